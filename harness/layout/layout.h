@@ -1,0 +1,67 @@
+// Global <-> local index maps, derived from the specification (scenarios/placements.toml and the mesh rules of
+// harness/types/mesh.h), never read from impl. With them the harness puts what ranks emitted back together.
+//
+// A key is a tensor's path below /expected of a golden: "logits", "logprobs", "loss/<policy>", "denominators/<policy>",
+// "grad_norm", "grads/<name>", "step<k>/weights/<name>"; also "weights/<name>" and "activations/<name>".
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "harness/types/batch.h"
+#include "harness/types/mesh.h"
+#include "harness/types/placement.h"
+#include "harness/types/tensor.h"
+
+namespace meshparity::layout {
+
+// What one rank holds of a global tensor: the outer product of one ascending-or-not index list per dimension.
+struct LocalIndex {
+  Shape global_shape;
+  std::vector<std::vector<std::int64_t>> indices;  // one list per global dimension
+  Shape local_shape() const;
+};
+
+class LayoutMap {
+ public:
+  LayoutMap(const ModelConfig& config, const Mesh& mesh, const Flags& flags, const Batch& batch,
+            const PlacementTable& placements);
+
+  // What `rank` must hold of `key`. Throws InputError for a key no rule covers.
+  LocalIndex local(const std::string& key, int rank) const;
+  // Global token numbers on a rank in local order: micro-batch by micro-batch, row by row (its data rank's rows).
+  // `residual`: the order of the residual stream (cut over tp per micro-batch with sp); else all tokens of the data rank.
+  std::vector<std::int64_t> tokens(int rank, bool residual) const;
+  int world() const;
+
+ private:
+  ModelConfig config_;
+  Mesh mesh_;
+  Flags flags_;
+  Batch batch_;
+  PlacementTable placements_;
+};
+
+// One rank's local tensor of a key.
+struct RankTensor {
+  int rank = 0;
+  TensorView view;
+};
+
+struct Gathered {
+  HostTensor global;                  // elements nobody holds stay NaN (floating) or -1
+  std::int64_t uncovered = 0;         // elements that no rank holds
+  std::int64_t replica_elements = 0;  // elements held by more than one rank
+  std::int64_t replica_differ = 0;    // of those, how many are not bitwise equal to the lowest rank's
+  double replica_max_abs = 0;
+  std::string replica_where;          // first difference: "[3,1] rank 0 against rank 2"
+  std::vector<std::string> invalid;   // wrong local shape or dtype, a rank missing: one line each
+};
+
+// Puts the local tensors of `key` together; the lowest rank holding an element provides it.
+Gathered unshard(const LayoutMap& map, const std::string& key, const std::vector<RankTensor>& locals);
+
+// The inverse: rank's part of a global tensor (for tests and for planting data).
+HostTensor shard(const LocalIndex& index, const TensorView& global);
+
+}  // namespace meshparity::layout

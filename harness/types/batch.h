@@ -1,0 +1,56 @@
+// A global batch: one flat token stream cut into documents, documents into rows (a row is one packed sequence),
+// rows into micro-batches. A mesh changes none of these. Schema: docs/golden-format.md.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "harness/types/cut.h"
+
+namespace meshparity {
+
+constexpr std::int64_t kIgnoreLabel = -100;
+
+struct Batch {
+  std::string name;
+  std::vector<std::int64_t> token_ids;            // [N]
+  std::vector<std::int64_t> labels;               // [N] next token of the same document, or kIgnoreLabel
+  std::vector<std::int64_t> document_offsets;     // [D+1] in tokens
+  std::vector<std::int64_t> row_offsets;          // [R+1] in documents
+  std::vector<std::int64_t> micro_batch_offsets;  // [M+1] in rows
+  // [3*N] (t, h, w) or empty: index in the document on all three axes.
+  std::vector<std::int64_t> position_ids;
+
+  std::int64_t tokens() const { return static_cast<std::int64_t>(token_ids.size()); }
+  std::int64_t documents() const { return static_cast<std::int64_t>(document_offsets.size()) - 1; }
+  std::int64_t rows() const { return static_cast<std::int64_t>(row_offsets.size()) - 1; }
+  std::int64_t micro_batches() const { return static_cast<std::int64_t>(micro_batch_offsets.size()) - 1; }
+  Range document(std::int64_t d) const { return {document_offsets[d], document_offsets[d + 1]}; }
+  Range row_tokens(std::int64_t r) const {
+    return {document_offsets[row_offsets[r]], document_offsets[row_offsets[r + 1]]};
+  }
+  Range micro_batch_rows(std::int64_t m) const { return {micro_batch_offsets[m], micro_batch_offsets[m + 1]}; }
+  Range micro_batch_tokens(std::int64_t m) const {
+    return {row_tokens(micro_batch_offsets[m]).begin, document_offsets[row_offsets[micro_batch_offsets[m + 1]]]};
+  }
+
+  // Throws InputError (naming `file` and the field) unless offsets rise from 0 to their ends, every label is
+  // kIgnoreLabel or the next token of the same document, and ids lie in [0, vocab_size).
+  void validate(const std::string& file, std::int64_t vocab_size) const;
+};
+
+// How the golden was trained: /train.
+struct TrainSpec {
+  std::string loss = "token_mean";
+  double lr = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, max_grad_norm = 1.0;
+  double num_tokens = 100;  // the X of the num_tokens policy
+  int steps = 0;            // optimizer steps the golden holds; not stored, counted from /expected/step<k>
+};
+
+// The loss policies that text needs, in the order in which goldens and reports list them.
+inline constexpr std::array<const char*, 5> kLossPolicies = {"token_mean", "sum", "sequence_mean", "micro_batch_mean",
+                                                             "num_tokens"};
+
+}  // namespace meshparity

@@ -1,0 +1,127 @@
+#include "harness/types/mesh.h"
+
+#include <charconv>
+
+#include "harness/types/error.h"
+
+namespace meshparity {
+namespace {
+
+struct Axis {
+  const char* name;
+  int Mesh::*size;
+};
+// Longest names first where one is a prefix of another: "etp" and "ep" never collide with "tp".
+constexpr Axis kAxes[] = {{"pp", &Mesh::pp},   {"dp", &Mesh::dp}, {"fsdp", &Mesh::fsdp}, {"ring", &Mesh::ring},
+                          {"uly", &Mesh::uly}, {"tp", &Mesh::tp}, {"ep", &Mesh::ep},     {"etp", &Mesh::etp}};
+
+bool divides(std::int64_t a, std::int64_t b) { return a > 0 && b % a == 0; }
+
+}  // namespace
+
+bool Mesh::operator==(const Mesh& o) const {
+  return pp == o.pp && dp == o.dp && fsdp == o.fsdp && ring == o.ring && uly == o.uly && tp == o.tp && ep == o.ep &&
+         expert_tp() == o.expert_tp();
+}
+
+std::string Mesh::text() const {
+  std::string out;
+  for (const auto& axis : kAxes) {
+    int size = this->*axis.size;
+    if (axis.size == &Mesh::etp) {
+      Mesh plain = *this;
+      plain.etp = 0;
+      if (expert_tp() == plain.expert_tp()) continue;
+      size = expert_tp();
+    } else if (size == 1) {
+      continue;
+    }
+    out += (out.empty() ? "" : ".") + std::string(axis.name) + std::to_string(size);
+  }
+  return out.empty() ? "dp1" : out;
+}
+
+Mesh Mesh::parse(std::string_view text) {
+  Mesh mesh;
+  std::vector<std::string> seen;
+  const std::string whole(text);
+  if (text.empty()) throw InputError("mesh '': empty; write for example tp2.fsdp2, or dp1 for one rank");
+  while (!text.empty()) {
+    const auto dot = text.find('.');
+    const auto part = text.substr(0, dot);
+    text = dot == std::string_view::npos ? std::string_view{} : text.substr(dot + 1);
+    if (dot != std::string_view::npos && text.empty()) throw InputError("mesh '" + whole + "': ends with '.'");
+    const auto digit = part.find_first_of("0123456789");
+    const std::string name(part.substr(0, digit));
+    const Axis* axis = nullptr;
+    for (const auto& a : kAxes)
+      if (name == a.name) axis = &a;
+    if (!axis)
+      throw InputError("mesh '" + whole + "': unknown axis '" + name +
+                       "'; axes are pp, dp, fsdp, ring, uly, tp, ep, etp");
+    int size = 0;
+    const auto digits = digit == std::string_view::npos ? std::string_view{} : part.substr(digit);
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), size);
+    if (error != std::errc() || end != digits.data() + digits.size() || size < 1 || size > 65536)
+      throw InputError("mesh '" + whole + "': axis '" + name + "' needs a size from 1 to 65536, as in " + name + "2");
+    for (const auto& s : seen)
+      if (s == name) throw InputError("mesh '" + whole + "': axis '" + name + "' is given twice");
+    seen.push_back(name);
+    mesh.*(axis->size) = size;
+  }
+  return mesh;
+}
+
+RankCoordinate coordinate_of(const Mesh& m, int rank) {
+  RankCoordinate c;
+  c.tp = rank % m.tp, rank /= m.tp;
+  c.uly = rank % m.uly, rank /= m.uly;
+  c.ring = rank % m.ring, rank /= m.ring;
+  c.fsdp = rank % m.fsdp, rank /= m.fsdp;
+  c.dp = rank % m.dp, rank /= m.dp;
+  c.pp = rank;
+  return c;
+}
+
+int rank_of(const Mesh& m, const RankCoordinate& c) {
+  return ((((c.pp * m.dp + c.dp) * m.fsdp + c.fsdp) * m.ring + c.ring) * m.uly + c.uly) * m.tp + c.tp;
+}
+
+int data_rank(const Mesh& mesh, int rank) {
+  const auto c = coordinate_of(mesh, rank);
+  return c.dp * mesh.fsdp + c.fsdp;
+}
+
+std::string refusal(const Mesh& m, const Flags& f, const ModelConfig& c) {
+  const auto no = [&](const std::string& why) { return m.text() + ": " + why; };
+  const auto value = [](const char* field, std::int64_t v) { return std::string(field) + "=" + std::to_string(v); };
+  if (!c.is_moe() && (m.ep > 1 || m.etp > 0)) return no("ep and etp need a mixture-of-experts model");
+  if (m.cp() > 1) return no("ring and uly (context parallelism) are not in this version");
+  if (m.pp > 1) return no("pp (pipeline parallelism) is not in this version");
+  if (m.ep > 1 || (m.etp && m.etp != m.tp)) return no("ep and etp (expert parallelism) are not in this version");
+  if (f.pad != "none") return no("pad=" + f.pad + " is not in this version; pad=none works");
+  if (f.recompute) return no("recompute is not in this version");
+  const int t = m.tp * m.uly;
+  if (!divides(t, c.num_attention_heads))
+    return no("tp*uly must divide " + value("num_attention_heads", c.num_attention_heads));
+  if (!divides(t, c.num_key_value_heads) && !divides(c.num_key_value_heads, t))
+    return no("tp*uly must divide " + value("num_key_value_heads", c.num_key_value_heads) + " or be a multiple of it");
+  if (!divides(m.tp, c.linear_num_key_heads))
+    return no("tp must divide " + value("linear_num_key_heads", c.linear_num_key_heads));
+  if (f.sp && m.tp == 1) return no("sp needs tp > 1");
+  return "";
+}
+
+std::vector<Mesh> enumerate_meshes(int world) {
+  std::vector<Mesh> list;
+  for (int dp = 1; dp <= world; ++dp)
+    for (int fsdp = 1; dp * fsdp <= world; ++fsdp)
+      if (world % (dp * fsdp) == 0) {
+        Mesh m;
+        m.dp = dp, m.fsdp = fsdp, m.tp = world / (dp * fsdp);
+        list.push_back(m);
+      }
+  return list;
+}
+
+}  // namespace meshparity

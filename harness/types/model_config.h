@@ -1,0 +1,59 @@
+// The fields of a Qwen3.5 config.json that decide its mathematics, and the parameters it has.
+// Parsing stands in scenarios/model_loader.h; names are Hugging Face checkpoint names (text-only class:
+// model.embed_tokens.weight, model.layers.N..., lm_head.weight).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "harness/types/tensor.h"
+
+namespace meshparity {
+
+struct ModelConfig {
+  std::int64_t vocab_size = 0;
+  std::int64_t hidden_size = 0;
+  std::int64_t num_hidden_layers = 0;
+  std::int64_t num_attention_heads = 0;
+  std::int64_t num_key_value_heads = 0;
+  std::int64_t head_dim = 0;
+  std::int64_t intermediate_size = 0;  // dense FFN; 0 for MoE
+  std::int64_t num_experts = 0;        // 0 for dense
+  std::int64_t num_experts_per_tok = 0;
+  std::int64_t moe_intermediate_size = 0;
+  std::int64_t shared_expert_intermediate_size = 0;
+  double router_aux_loss_coef = 0.0;
+  std::int64_t linear_num_key_heads = 0;
+  std::int64_t linear_num_value_heads = 0;
+  std::int64_t linear_key_head_dim = 0;
+  std::int64_t linear_value_head_dim = 0;
+  std::int64_t linear_conv_kernel_dim = 4;
+  double rms_norm_eps = 1e-6;
+  double rope_theta = 1e7;
+  std::int64_t rotary_dim = 0;               // head_dim * partial_rotary_factor
+  std::vector<std::int64_t> mrope_section;   // sums to rotary_dim / 2
+  bool tie_word_embeddings = false;
+  std::vector<bool> full_attention;          // per layer: true = softmax attention, false = GatedDeltaNet
+  std::string name;                          // how the user named it
+  std::string json;                          // the config.json text it was read from
+
+  bool is_moe() const { return num_experts > 0; }
+  std::int64_t gdn_key_width() const { return linear_num_key_heads * linear_key_head_dim; }
+  std::int64_t gdn_value_width() const { return linear_num_value_heads * linear_value_head_dim; }
+  std::int64_t gdn_conv_width() const { return 2 * gdn_key_width() + gdn_value_width(); }
+};
+
+struct ParameterInfo {
+  std::string name;
+  Shape shape;
+};
+
+// Every parameter of the model, in checkpoint order (embedding, layers, final norm, head). With tied
+// embeddings lm_head.weight is absent. Experts are fused (experts.gate_up_proj [E,2F,D], down_proj [E,D,F]).
+std::vector<ParameterInfo> parameters_of(const ModelConfig& config);
+
+// AdamW decays tensors with two or more dimensions only (design, "Train step"): never norms, A_log, dt_bias.
+inline bool decays(const Shape& shape) { return shape.size() >= 2; }
+
+}  // namespace meshparity

@@ -1,0 +1,34 @@
+// What the rank program is given as objects, so that tracing, accounting and planted faults enter as decorators and no
+// block ever asks "is there a fault?".
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "harness/types/batch.h"
+#include "harness/types/mesh.h"
+#include "impl/comm/comm.h"
+
+namespace meshparity::impl {
+
+struct Primitives;    // impl/blocks/primitives.h: the ~20 functions of the model
+struct Plan;          // impl/parallel/plan.h: the one sharding table
+struct TokenLayout;   // impl/parallel/token_layout.h: which tokens a rank holds
+struct Normaliser;    // impl/train/loss.h: counts and scales
+struct Optimizer;     // impl/train/optimizer.h: AdamW, zeroing, norm and clipping
+struct DtypePolicy;   // impl/blocks/dtype_policy.h
+
+// Each hook edits the object just built for this rank, before it is used. Null = leave as it is.
+struct Seams {
+  std::function<std::shared_ptr<Collectives>(std::shared_ptr<Collectives>)> collectives;
+  std::function<void(Primitives&)> primitives;
+  std::function<void(Plan&, const Mesh&)> plan;
+  std::function<void(TokenLayout&, const Mesh&, int rank)> layout;
+  std::function<void(Normaliser&)> normaliser;
+  std::function<void(Optimizer&)> optimizer;
+  std::function<void(DtypePolicy&)> dtypes;
+};
+
+}  // namespace meshparity::impl

@@ -1,0 +1,52 @@
+// The rank program: what every rank of a mesh runs, whatever the engine. Loads its shards, runs micro-batches forward and
+// backward with gradient accumulation, steps the optimizer, and emits records for the judge.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "harness/types/batch.h"
+#include "harness/types/mesh.h"
+#include "harness/types/model_config.h"
+#include "impl/comm/comm.h"
+#include "impl/seams.h"
+
+namespace meshparity::impl {
+
+// One tensor a rank emits: `key` is a path below /expected ("grads/model.norm.weight", "step2/weights/...",
+// "activations/layers.0.mixer"), `value` this rank's local part, contiguous, on the CPU.
+struct LocalRecord {
+  std::string key;
+  at::Tensor value;
+};
+
+struct RankInputs {
+  ModelConfig config;
+  Mesh mesh;
+  Flags flags;
+  Batch batch;
+  TrainSpec train;
+  std::string loss = "token_mean";   // policy whose gradients are taken
+  std::string loss_form = "sharded";
+  int steps = 0;                     // optimizer steps
+  bool gradients = true;
+  bool activations = false;
+  at::ScalarType dtype = at::kDouble;
+  // Full weights by checkpoint name, shared read-only by all ranks; a rank keeps its shard only.
+  const std::map<std::string, at::Tensor>* weights = nullptr;
+};
+
+struct RankOutput {
+  std::vector<LocalRecord> records;
+  std::vector<CommEvent> communication;
+  std::int64_t parameter_bytes = 0;   // stored on this rank between steps
+  std::map<std::string, Shape> stored_shapes;  // local shape of every stored parameter shard
+};
+
+// Throws RunError (with rank and site) when a collective or a shape disagrees.
+RankOutput run_rank(const RankInputs& inputs, Engine& engine, const Seams& seams);
+
+}  // namespace meshparity::impl

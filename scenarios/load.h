@@ -1,0 +1,41 @@
+// Reads what scenarios/ holds as data: models, batches, placements, tolerances, case files. Every error names the file
+// and the field (InputError).
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "harness/tolerance/policy.h"
+#include "harness/types/batch.h"
+#include "harness/types/model_config.h"
+#include "harness/types/placement.h"
+
+namespace meshparity::scenarios {
+
+// Folder with models/, batches/, *.cases, placements.toml, tolerance.toml: MESHPARITY_SCENARIOS or <source>/scenarios.
+std::filesystem::path scenarios_dir();
+
+// A Qwen3.5 config.json text (Hugging Face format; text-only, or the text_config of a multimodal one). Throws
+// InputError naming `file` and the field for a config that is not Qwen3.5's or has a wrong field.
+ModelConfig parse_model_config(const std::string& json, const std::string& file);
+// A name in scenarios/models, a config.json, or a directory that holds one.
+ModelConfig load_model(const std::string& name_or_path);
+
+// A batch described by TOML (rows of document lengths, micro-batches, mask, seed), its ids drawn from a counter-based
+// generator so that token i is a function of (seed, i). A name in scenarios/batches or a file.
+Batch load_batch(const std::string& name_or_path, const ModelConfig& config);
+TrainSpec load_train(const std::string& name_or_path);
+
+// scenarios/placements.toml resolved for a model: one row per parameter, in parameters_of order.
+PlacementTable load_placements(const ModelConfig& config);
+tolerance::Policy load_tolerance();
+
+// The lines of a .cases file without comments and blanks: (line number, text).
+struct CaseLine {
+  int number = 0;
+  std::string text;
+};
+std::vector<CaseLine> load_cases(const std::string& name_or_path);
+
+}  // namespace meshparity::scenarios
