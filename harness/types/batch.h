@@ -1,5 +1,5 @@
-// A global batch: one flat token stream cut into documents, documents into rows (a row is one packed sequence),
-// rows into micro-batches. A mesh changes none of these. Schema: docs/golden-format.md.
+// A global batch: one flat token stream cut into documents, documents into rows (a row is one packed
+// sequence), rows into micro-batches. A mesh changes none of these. Schema: docs/golden-format.md.
 #pragma once
 
 #include <array>
@@ -31,9 +31,12 @@ struct Batch {
   Range row_tokens(std::int64_t r) const {
     return {document_offsets[row_offsets[r]], document_offsets[row_offsets[r + 1]]};
   }
-  Range micro_batch_rows(std::int64_t m) const { return {micro_batch_offsets[m], micro_batch_offsets[m + 1]}; }
+  Range micro_batch_rows(std::int64_t m) const {
+    return {micro_batch_offsets[m], micro_batch_offsets[m + 1]};
+  }
   Range micro_batch_tokens(std::int64_t m) const {
-    return {row_tokens(micro_batch_offsets[m]).begin, document_offsets[row_offsets[micro_batch_offsets[m + 1]]]};
+    return {row_tokens(micro_batch_offsets[m]).begin,
+            document_offsets[row_offsets[micro_batch_offsets[m + 1]]]};
   }
 
   // Throws InputError (naming `file` and the field) unless offsets rise from 0 to their ends, every label is
@@ -50,7 +53,7 @@ struct TrainSpec {
 };
 
 // The loss policies that text needs, in the order in which goldens and reports list them.
-inline constexpr std::array<const char*, 5> kLossPolicies = {"token_mean", "sum", "sequence_mean", "micro_batch_mean",
-                                                             "num_tokens"};
+inline constexpr std::array<const char*, 5> kLossPolicies = {"token_mean", "sum", "sequence_mean",
+                                                             "micro_batch_mean", "num_tokens"};
 
 }  // namespace meshparity

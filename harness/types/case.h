@@ -1,4 +1,5 @@
-// One case: a model, a batch, a mesh and how to run and judge it. Its line is what reports print and what re-runs it.
+// One case: a model, a batch, a mesh and how to run and judge it. Its line is what reports print and what
+// re-runs it.
 #pragma once
 
 #include <string>
@@ -17,7 +18,7 @@ struct CaseSpec {
   Flags flags;
   std::string loss = "token_mean";
   std::string loss_form = "sharded";
-  int steps = -1;                    // -1 = as many as the golden holds (none without one)
+  int steps = -1;  // -1 = as many as the golden holds (none without one)
   DType dtype = DType::float64;
   std::vector<std::string> checks;   // empty = all that apply
   std::string tensor = "*";          // glob over tensor names
@@ -25,11 +26,11 @@ struct CaseSpec {
   std::string reduce = "engine";     // engine | ordered | permuted
   int spawn = 0;                     // processes for gloo and nccl
   std::string device = "cpu";
-  std::string fault;                 // id of a planted fault, or empty
+  std::string fault;  // id of a planted fault, or empty
   long long seed = 0;
 
-  // "--model tiny-moe --batch rows --mesh tp2 --sp on": options that differ from their defaults, model, batch and mesh
-  // always, in a fixed order. Parsing the line gives the same case (tested by round trip).
+  // "--model tiny-moe --batch rows --mesh tp2 --sp on": options that differ from their defaults, model, batch
+  // and mesh always, in a fixed order. Parsing the line gives the same case (tested by round trip).
   std::string line() const;
   bool operator==(const CaseSpec&) const = default;
 };

@@ -1,4 +1,5 @@
-// The two errors every folder throws. A numerical mismatch is never an exception: it is a verdict (verdict.h).
+// The two errors every folder throws. A numerical mismatch is never an exception: it is a verdict
+// (verdict.h).
 #pragma once
 
 #include <stdexcept>

@@ -1,5 +1,6 @@
-// Counter-based random numbers: every value is a pure function of (seed, name, index), so no rank needs another to
-// build its shard and Python (golden/upstream) draws the same numbers. SplitMix64 finaliser; no state.
+// Counter-based random numbers: every value is a pure function of (seed, name, index), so no rank needs
+// another to build its shard and Python (golden/upstream) draws the same numbers. SplitMix64 finaliser; no
+// state.
 #pragma once
 
 #include <cmath>
@@ -37,9 +38,11 @@ class Generator {
   constexpr std::int64_t below(std::uint64_t index, std::int64_t n) const {
     return static_cast<std::int64_t>(bits(index) % static_cast<std::uint64_t>(n));
   }
-  // Standard normal (Box-Muller over draws 2*index and 2*index+1); libm may differ in the last bit between machines.
+  // Standard normal (Box-Muller over draws 2*index and 2*index+1); libm may differ in the last bit between
+  // machines.
   double normal(std::uint64_t index) const {
-    return std::sqrt(-2.0 * std::log(uniform(2 * index))) * std::cos(6.283185307179586 * uniform(2 * index + 1));
+    return std::sqrt(-2.0 * std::log(uniform(2 * index))) *
+           std::cos(6.283185307179586 * uniform(2 * index + 1));
   }
 
  private:

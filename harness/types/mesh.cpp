@@ -12,16 +12,19 @@ struct Axis {
   int Mesh::*size;
 };
 // Longest names first where one is a prefix of another: "etp" and "ep" never collide with "tp".
-constexpr Axis kAxes[] = {{"pp", &Mesh::pp},   {"dp", &Mesh::dp}, {"fsdp", &Mesh::fsdp}, {"ring", &Mesh::ring},
-                          {"uly", &Mesh::uly}, {"tp", &Mesh::tp}, {"ep", &Mesh::ep},     {"etp", &Mesh::etp}};
+constexpr Axis kAxes[] = {{"pp", &Mesh::pp},     {"dp", &Mesh::dp},   {"fsdp", &Mesh::fsdp},
+                          {"ring", &Mesh::ring}, {"uly", &Mesh::uly}, {"tp", &Mesh::tp},
+                          {"ep", &Mesh::ep},     {"etp", &Mesh::etp}};
 
-bool divides(std::int64_t a, std::int64_t b) { return a > 0 && b % a == 0; }
+bool divides(std::int64_t a, std::int64_t b) {
+  return a > 0 && b % a == 0;
+}
 
 }  // namespace
 
 bool Mesh::operator==(const Mesh& o) const {
-  return pp == o.pp && dp == o.dp && fsdp == o.fsdp && ring == o.ring && uly == o.uly && tp == o.tp && ep == o.ep &&
-         expert_tp() == o.expert_tp();
+  return pp == o.pp && dp == o.dp && fsdp == o.fsdp && ring == o.ring && uly == o.uly && tp == o.tp &&
+         ep == o.ep && expert_tp() == o.expert_tp();
 }
 
 std::string Mesh::text() const {
@@ -50,7 +53,8 @@ Mesh Mesh::parse(std::string_view text) {
     const auto dot = text.find('.');
     const auto part = text.substr(0, dot);
     text = dot == std::string_view::npos ? std::string_view{} : text.substr(dot + 1);
-    if (dot != std::string_view::npos && text.empty()) throw InputError("mesh '" + whole + "': ends with '.'");
+    if (dot != std::string_view::npos && text.empty())
+      throw InputError("mesh '" + whole + "': ends with '.'");
     const auto digit = part.find_first_of("0123456789");
     const std::string name(part.substr(0, digit));
     const Axis* axis = nullptr;
@@ -63,7 +67,8 @@ Mesh Mesh::parse(std::string_view text) {
     const auto digits = digit == std::string_view::npos ? std::string_view{} : part.substr(digit);
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), size);
     if (error != std::errc() || end != digits.data() + digits.size() || size < 1 || size > 65536)
-      throw InputError("mesh '" + whole + "': axis '" + name + "' needs a size from 1 to 65536, as in " + name + "2");
+      throw InputError("mesh '" + whole + "': axis '" + name + "' needs a size from 1 to 65536, as in " +
+                       name + "2");
     for (const auto& s : seen)
       if (s == name) throw InputError("mesh '" + whole + "': axis '" + name + "' is given twice");
     seen.push_back(name);
@@ -94,18 +99,22 @@ int data_rank(const Mesh& mesh, int rank) {
 
 std::string refusal(const Mesh& m, const Flags& f, const ModelConfig& c) {
   const auto no = [&](const std::string& why) { return m.text() + ": " + why; };
-  const auto value = [](const char* field, std::int64_t v) { return std::string(field) + "=" + std::to_string(v); };
+  const auto value = [](const char* field, std::int64_t v) {
+    return std::string(field) + "=" + std::to_string(v);
+  };
   if (!c.is_moe() && (m.ep > 1 || m.etp > 0)) return no("ep and etp need a mixture-of-experts model");
   if (m.cp() > 1) return no("ring and uly (context parallelism) are not in this version");
   if (m.pp > 1) return no("pp (pipeline parallelism) is not in this version");
-  if (m.ep > 1 || (m.etp && m.etp != m.tp)) return no("ep and etp (expert parallelism) are not in this version");
+  if (m.ep > 1 || (m.etp && m.etp != m.tp))
+    return no("ep and etp (expert parallelism) are not in this version");
   if (f.pad != "none") return no("pad=" + f.pad + " is not in this version; pad=none works");
   if (f.recompute) return no("recompute is not in this version");
   const int t = m.tp * m.uly;
   if (!divides(t, c.num_attention_heads))
     return no("tp*uly must divide " + value("num_attention_heads", c.num_attention_heads));
   if (!divides(t, c.num_key_value_heads) && !divides(c.num_key_value_heads, t))
-    return no("tp*uly must divide " + value("num_key_value_heads", c.num_key_value_heads) + " or be a multiple of it");
+    return no("tp*uly must divide " + value("num_key_value_heads", c.num_key_value_heads) +
+              " or be a multiple of it");
   if (!divides(m.tp, c.linear_num_key_heads))
     return no("tp must divide " + value("linear_num_key_heads", c.linear_num_key_heads));
   if (f.sp && m.tp == 1) return no("sp needs tp > 1");

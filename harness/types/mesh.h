@@ -1,5 +1,6 @@
-// The mesh: its axes, text form, rank order and which meshes a model allows. Every folder uses this vocabulary.
-// Axes, outermost first: pp, dp, fsdp, ring, uly, tp; then ep and etp, which re-read the inner ranks.
+// The mesh: its axes, text form, rank order and which meshes a model allows. Every folder uses this
+// vocabulary. Axes, outermost first: pp, dp, fsdp, ring, uly, tp; then ep and etp, which re-read the inner
+// ranks.
 #pragma once
 
 #include <string>
@@ -17,7 +18,7 @@ struct Mesh {
   int world() const { return pp * dp * fsdp * ring * uly * tp; }
   int cp() const { return ring * uly; }
   int expert_tp() const { return etp ? etp : (ep == 1 ? tp : 1); }
-  int expert_group() const { return fsdp * ring * uly * tp; }            // G of the design
+  int expert_group() const { return fsdp * ring * uly * tp; }  // G of the design
   int edp() const { return expert_group() / (ep * expert_tp()); }
 
   // "pp2.fsdp2.tp2": axes of size 1 left out, one rank is "dp1", etp only where it is not the default.
@@ -35,7 +36,9 @@ RankCoordinate coordinate_of(const Mesh& mesh, int rank);
 int rank_of(const Mesh& mesh, const RankCoordinate& coordinate);
 // dp index * fsdp + fsdp index: row i of a micro-batch goes to data rank i mod (dp * fsdp).
 int data_rank(const Mesh& mesh, int rank);
-inline int data_ranks(const Mesh& mesh) { return mesh.dp * mesh.fsdp; }
+inline int data_ranks(const Mesh& mesh) {
+  return mesh.dp * mesh.fsdp;
+}
 
 // How a case runs on its mesh. Values are the command line's words.
 struct Flags {
@@ -45,7 +48,7 @@ struct Flags {
   std::string layout = "contiguous";  // contiguous | zigzag | zigzag-document
   std::string schedule = "1f1b";      // gpipe | 1f1b | interleaved
   bool recompute = false;
-  std::string pad = "none";           // none | left | right | document
+  std::string pad = "none";  // none | left | right | document
   bool operator==(const Flags&) const = default;
 };
 

@@ -36,7 +36,8 @@ TEST_CASE("a mesh reads its axes in any order and prints them in one") {
 }
 
 TEST_CASE("a mesh that cannot be read says which axis is wrong") {
-  for (const char* bad : {"", "xp2", "tp", "tp0", "tp-1", "tp2.tp2", "tp2.", "tp2x", ".tp2", "2", "tp99999999999"})
+  for (const char* bad :
+       {"", "xp2", "tp", "tp0", "tp-1", "tp2.tp2", "tp2.", "tp2x", ".tp2", "2", "tp99999999999"})
     CHECK_THROWS_AS(Mesh::parse(bad), InputError);
 }
 

@@ -4,7 +4,9 @@ namespace meshparity {
 
 std::vector<ParameterInfo> parameters_of(const ModelConfig& c) {
   std::vector<ParameterInfo> list;
-  const auto add = [&](std::string name, Shape shape) { list.push_back({std::move(name), std::move(shape)}); };
+  const auto add = [&](std::string name, Shape shape) {
+    list.push_back({std::move(name), std::move(shape)});
+  };
   const std::int64_t d = c.hidden_size;
   add("model.embed_tokens.weight", {c.vocab_size, d});
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {

@@ -31,12 +31,12 @@ struct ModelConfig {
   std::int64_t linear_conv_kernel_dim = 4;
   double rms_norm_eps = 1e-6;
   double rope_theta = 1e7;
-  std::int64_t rotary_dim = 0;               // head_dim * partial_rotary_factor
-  std::vector<std::int64_t> mrope_section;   // sums to rotary_dim / 2
+  std::int64_t rotary_dim = 0;              // head_dim * partial_rotary_factor
+  std::vector<std::int64_t> mrope_section;  // sums to rotary_dim / 2
   bool tie_word_embeddings = false;
-  std::vector<bool> full_attention;          // per layer: true = softmax attention, false = GatedDeltaNet
-  std::string name;                          // how the user named it
-  std::string json;                          // the config.json text it was read from
+  std::vector<bool> full_attention;  // per layer: true = softmax attention, false = GatedDeltaNet
+  std::string name;                  // how the user named it
+  std::string json;                  // the config.json text it was read from
 
   bool is_moe() const { return num_experts > 0; }
   std::int64_t gdn_key_width() const { return linear_num_key_heads * linear_key_head_dim; }
@@ -54,6 +54,8 @@ struct ParameterInfo {
 std::vector<ParameterInfo> parameters_of(const ModelConfig& config);
 
 // AdamW decays tensors with two or more dimensions only (design, "Train step"): never norms, A_log, dt_bias.
-inline bool decays(const Shape& shape) { return shape.size() >= 2; }
+inline bool decays(const Shape& shape) {
+  return shape.size() >= 2;
+}
 
 }  // namespace meshparity

@@ -1,5 +1,6 @@
-// Placements as data: how every parameter and every emitted tensor is cut over the mesh. The harness reads them from
-// scenarios/placements.toml (written from the model's specification); impl has its own plan, written independently.
+// Placements as data: how every parameter and every emitted tensor is cut over the mesh. The harness reads
+// them from scenarios/placements.toml (written from the model's specification); impl has its own plan,
+// written independently.
 #pragma once
 
 #include <string>
@@ -10,8 +11,9 @@
 
 namespace meshparity {
 
-// `count` units of `width` consecutive indices; a tensor-parallel cut gives every rank whole units, floor(i*count/tp).
-// When `replicate` is set and tp > count, rank i holds unit floor(i*count/tp) (key-value heads).
+// `count` units of `width` consecutive indices; a tensor-parallel cut gives every rank whole units,
+// floor(i*count/tp). When `replicate` is set and tp > count, rank i holds unit floor(i*count/tp) (key-value
+// heads).
 struct Block {
   std::int64_t count = 0;
   std::int64_t width = 1;
@@ -19,8 +21,9 @@ struct Block {
   bool operator==(const Block&) const = default;
 };
 
-// How one parameter is placed, resolved for one model: dimension `tp_dim` is the concatenation of `tp_blocks`, each cut
-// separately over tp (-1: replicated over tp). fsdp then cuts dimension `fsdp_dim` of what remains at floor(i*n/w).
+// How one parameter is placed, resolved for one model: dimension `tp_dim` is the concatenation of
+// `tp_blocks`, each cut separately over tp (-1: replicated over tp). fsdp then cuts dimension `fsdp_dim` of
+// what remains at floor(i*n/w).
 struct ParameterPlacement {
   std::string name;
   Shape shape;

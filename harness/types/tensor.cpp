@@ -14,12 +14,14 @@ struct DTypeRow {
   double roundoff;
 };
 constexpr DTypeRow kDTypes[] = {
-    {DType::float64, "float64", 8, 0x1p-53},  {DType::float32, "float32", 4, 0x1p-24},
-    {DType::float16, "float16", 2, 0x1p-11},  {DType::bfloat16, "bfloat16", 2, 0x1p-8},
-    {DType::int64, "int64", 8, 0.0},          {DType::int32, "int32", 4, 0.0},
-    {DType::uint8, "uint8", 1, 0.0},          {DType::boolean, "bool", 1, 0.0},
+    {DType::float64, "float64", 8, 0x1p-53}, {DType::float32, "float32", 4, 0x1p-24},
+    {DType::float16, "float16", 2, 0x1p-11}, {DType::bfloat16, "bfloat16", 2, 0x1p-8},
+    {DType::int64, "int64", 8, 0.0},         {DType::int32, "int32", 4, 0.0},
+    {DType::uint8, "uint8", 1, 0.0},         {DType::boolean, "bool", 1, 0.0},
 };
-const DTypeRow& row(DType dtype) { return kDTypes[static_cast<int>(dtype)]; }
+const DTypeRow& row(DType dtype) {
+  return kDTypes[static_cast<int>(dtype)];
+}
 
 double half_to_double(std::uint16_t h) {
   const int exponent = (h >> 10) & 31, mantissa = h & 1023;
@@ -31,10 +33,18 @@ double half_to_double(std::uint16_t h) {
 
 }  // namespace
 
-std::size_t dtype_size(DType dtype) { return row(dtype).size; }
-std::string_view dtype_name(DType dtype) { return row(dtype).name; }
-double unit_roundoff(DType dtype) { return row(dtype).roundoff; }
-bool is_floating(DType dtype) { return row(dtype).roundoff > 0; }
+std::size_t dtype_size(DType dtype) {
+  return row(dtype).size;
+}
+std::string_view dtype_name(DType dtype) {
+  return row(dtype).name;
+}
+double unit_roundoff(DType dtype) {
+  return row(dtype).roundoff;
+}
+bool is_floating(DType dtype) {
+  return row(dtype).roundoff > 0;
+}
 
 DType parse_dtype(std::string_view name) {
   for (const auto& r : kDTypes)
@@ -56,19 +66,25 @@ std::string shape_text(const Shape& shape) {
 
 double TensorView::at(std::int64_t i) const {
   switch (dtype) {
-    case DType::float64: return as<double>()[i];
-    case DType::float32: return as<float>()[i];
-    case DType::float16: return half_to_double(as<std::uint16_t>()[i]);
+    case DType::float64:
+      return as<double>()[i];
+    case DType::float32:
+      return as<float>()[i];
+    case DType::float16:
+      return half_to_double(as<std::uint16_t>()[i]);
     case DType::bfloat16: {
       const std::uint32_t bits = static_cast<std::uint32_t>(as<std::uint16_t>()[i]) << 16;
       float f;
       std::memcpy(&f, &bits, 4);
       return f;
     }
-    case DType::int64: return static_cast<double>(as<std::int64_t>()[i]);
-    case DType::int32: return as<std::int32_t>()[i];
+    case DType::int64:
+      return static_cast<double>(as<std::int64_t>()[i]);
+    case DType::int32:
+      return as<std::int32_t>()[i];
     case DType::uint8:
-    case DType::boolean: return as<std::uint8_t>()[i];
+    case DType::boolean:
+      return as<std::uint8_t>()[i];
   }
   return 0;
 }
@@ -89,7 +105,8 @@ HostTensor HostTensor::copy_of(const TensorView& view) {
 
 std::vector<std::int64_t> HostTensor::to_int64() const {
   if (dtype != DType::int64)
-    throw InputError("expected int64 data, found " + std::string(dtype_name(dtype)) + " " + shape_text(shape));
+    throw InputError("expected int64 data, found " + std::string(dtype_name(dtype)) + " " +
+                     shape_text(shape));
   return {as<std::int64_t>(), as<std::int64_t>() + numel()};
 }
 

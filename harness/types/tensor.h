@@ -1,4 +1,5 @@
-// Plain tensors for everything that judges or stores numbers: C order, contiguous, little-endian, no LibTorch.
+// Plain tensors for everything that judges or stores numbers: C order, contiguous, little-endian, no
+// LibTorch.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +18,8 @@ std::string_view dtype_name(DType dtype);
 // Throws InputError on an unknown name.
 DType parse_dtype(std::string_view name);
 bool is_floating(DType dtype);
-// Unit roundoff (half an ulp of 1): 2^-53 for float64, 2^-24 float32, 2^-11 float16, 2^-8 bfloat16. 0 for integers.
+// Unit roundoff (half an ulp of 1): 2^-53 for float64, 2^-24 float32, 2^-11 float16, 2^-8 bfloat16. 0 for
+// integers.
 double unit_roundoff(DType dtype);
 
 using Shape = std::vector<std::int64_t>;

@@ -7,13 +7,16 @@
 namespace meshparity {
 namespace {
 
-constexpr std::string_view kStates[] = {"PASS", "FAIL", "SKIP", "INVALID", "UNTRUSTED", "WAIVED", "ERROR", "TIMEOUT"};
+constexpr std::string_view kStates[] = {"PASS",      "FAIL",   "SKIP",  "INVALID",
+                                        "UNTRUSTED", "WAIVED", "ERROR", "TIMEOUT"};
 // A case takes the most severe state of its checks.
 constexpr int kSeverity[] = {1, 5, 0, 6, 4, 2, 8, 7};
 
 }  // namespace
 
-std::string_view state_name(State state) { return kStates[static_cast<int>(state)]; }
+std::string_view state_name(State state) {
+  return kStates[static_cast<int>(state)];
+}
 
 State parse_state(std::string_view name) {
   for (int i = 0; i < 8; ++i)
@@ -21,7 +24,9 @@ State parse_state(std::string_view name) {
   throw InputError("state '" + std::string(name) + "' is unknown");
 }
 
-bool worse(State a, State b) { return kSeverity[static_cast<int>(a)] > kSeverity[static_cast<int>(b)]; }
+bool worse(State a, State b) {
+  return kSeverity[static_cast<int>(a)] > kSeverity[static_cast<int>(b)];
+}
 
 int exit_code(const std::vector<CaseResult>& cases) {
   bool failed = false, errored = false, compared = false;

@@ -1,4 +1,5 @@
-// What a judge says about one tensor, one case, one run. A mismatch is a value of these types, never an exception.
+// What a judge says about one tensor, one case, one run. A mismatch is a value of these types, never an
+// exception.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +9,11 @@
 
 namespace meshparity {
 
-// INVALID: wrong shape, dtype, missing, extra or non-finite; counts as failure. UNTRUSTED: nothing in the check
-// could have differed. SKIP always has a reason. WAIVED: a known failure listed in a baseline.
+// INVALID: wrong shape, dtype, missing, extra or non-finite; counts as failure. UNTRUSTED: nothing in the
+// check could have differed. SKIP always has a reason. WAIVED: a known failure listed in a baseline.
 enum class State { pass, fail, skip, invalid, untrusted, waived, error, timeout };
-std::string_view state_name(State state);   // "PASS", "FAIL", ...
-State parse_state(std::string_view name);   // throws InputError
+std::string_view state_name(State state);  // "PASS", "FAIL", ...
+State parse_state(std::string_view name);  // throws InputError
 // Is `a` worse than `b` when a case takes the worst state of its checks?
 bool worse(State a, State b);
 
@@ -23,12 +24,13 @@ struct CheckResult {
   State state = State::pass;
   double bound_used = 0;  // largest difference / bound: 1 = at the bound
   double max_abs = 0;
-  double max_rel = 0;     // relative L2: ||got - want|| / ||want||
-  std::string where;      // place of the worst element, global and local: "[17,402] on tp1 local [17,146]"
-  std::string reason;     // why it is not PASS, in one line
+  double max_rel = 0;   // relative L2: ||got - want|| / ||want||
+  std::string where;    // place of the worst element, global and local: "[17,402] on tp1 local [17,146]"
+  std::string reason;   // why it is not PASS, in one line
+  std::string against;  // what provided want: golden, reference (live), ranks (replicas), plan (placement)
   std::int64_t elements = 0, outside = 0, nonfinite = 0;
-  double got = 0, want = 0, bound = 0;     // at the worst element
-  std::vector<std::string> detail;         // indented lines of the failing-case block, "where   ...", "cause   ..."
+  double got = 0, want = 0, bound = 0;  // at the worst element
+  std::vector<std::string> detail;  // indented lines of the failing-case block, "where   ...", "cause   ..."
 };
 
 struct CaseResult {
@@ -36,12 +38,12 @@ struct CaseResult {
   std::string case_line;  // the line that re-runs it
   State state = State::error;
   double seconds = 0;
-  std::string reason;     // for SKIP, ERROR, TIMEOUT
+  std::string reason;  // for SKIP, ERROR, TIMEOUT
   std::vector<CheckResult> checks;
 };
 
-// Exit code of a set of cases: 0 all pass; 1 FAIL, INVALID or UNTRUSTED; 3 ERROR or TIMEOUT; an empty run, or one in which
-// everything was skipped, is 1. 3 over 1 over 0 (2, wrong input, is thrown as InputError).
+// Exit code of a set of cases: 0 all pass; 1 FAIL, INVALID or UNTRUSTED; 3 ERROR or TIMEOUT; an empty run, or
+// one in which everything was skipped, is 1. 3 over 1 over 0 (2, wrong input, is thrown as InputError).
 int exit_code(const std::vector<CaseResult>& cases);
 
 // First 7 hexadecimal digits of a 64-bit hash of the line (FNV-1a): a case's short name in reports.

@@ -1,0 +1,46 @@
+// What a command line or a line of a .cases file says about cases, before it is expanded: every option a list
+// of values.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "harness/types/case.h"
+
+namespace meshparity::run {
+
+struct CaseOptions {
+  std::vector<std::string> model, batch, golden, mesh;
+  std::vector<std::string> sp, gdn, attn, layout, schedule, recompute, pad;
+  std::vector<std::string> loss, loss_form, dtype, check, engine, reduce;
+  std::string tensor = "*", device = "cpu", fault;
+  int steps = -1, spawn = 0;
+  long long seed = 0;
+};
+
+// A combination that was asked for and cannot be run.
+struct Skipped {
+  CaseSpec spec;
+  std::string reason;
+};
+
+struct Expansion {
+  std::vector<CaseSpec> cases;  // each once, in the order asked for
+  std::vector<Skipped> skipped;
+};
+
+// Cross product of all lists. Mesh items are "tp2.fsdp2", "world=8" or "world<=8" (the last two give the
+// valid meshes of every model). "all" is every value of a flag. Values that mean the same on a mesh (sp where
+// tp = 1, layout where ring = 1) are one case. An explicit mesh or value that a model cannot take is Skipped
+// when something else in the same call can; otherwise InputError. `config_of(model, golden)` gives the model
+// of a case.
+Expansion expand(
+    const CaseOptions& options,
+    const std::function<ModelConfig(const std::string& model, const std::string& golden)>& config_of);
+
+// Splits a case line as a shell would: blanks separate, quotes group, '#' starts a comment. Throws InputError
+// on an open quote.
+std::vector<std::string> split_words(const std::string& line);
+
+}  // namespace meshparity::run

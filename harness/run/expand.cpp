@@ -1,0 +1,263 @@
+// Case expansion: lists of values -> distinct valid cases, everything impossible with its reason.
+#include <charconv>
+#include <set>
+
+#include "harness/run/case_options.h"
+#include "harness/types/error.h"
+
+namespace meshparity::run {
+namespace {
+
+using Strings = std::vector<std::string>;
+
+// Values of one flag; "all" stands for every value it has.
+Strings flag_values(const char* option, const Strings& given, const Strings& all) {
+  if (given.empty()) return {all.front()};
+  Strings out;
+  for (const auto& value : given) {
+    if (value == "all") {
+      out.insert(out.end(), all.begin(), all.end());
+      continue;
+    }
+    bool known = false;
+    for (const auto& v : all) known |= v == value;
+    if (!known) {
+      std::string list;
+      for (const auto& v : all) list += (list.empty() ? "" : ", ") + v;
+      throw InputError("--" + std::string(option) + " '" + value + "' is unknown: " + list + ", all");
+    }
+    out.push_back(value);
+  }
+  return out;
+}
+
+struct MeshItem {
+  bool explicit_mesh = false;
+  Mesh mesh;
+  int least = 1, most = 1;  // world sizes
+};
+
+MeshItem parse_mesh_item(const std::string& text) {
+  MeshItem item;
+  for (const char* prefix : {"world<=", "world="}) {
+    const std::string p = prefix;
+    if (text.rfind(p, 0) != 0) continue;
+    const auto digits = text.substr(p.size());
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), item.most);
+    if (error != std::errc() || end != digits.data() + digits.size() || item.most < 1 || item.most > 64)
+      throw InputError("--mesh '" + text + "': needs a world size from 1 to 64");
+    item.least = p == "world=" ? item.most : 1;
+    return item;
+  }
+  item.explicit_mesh = true;
+  item.mesh = Mesh::parse(text);
+  return item;
+}
+
+// The flags with every value that changes nothing on this mesh set to its default. `why` names the first such
+// value.
+Flags canonical(const Mesh& mesh, Flags flags, std::string* why) {
+  const Flags plain;
+  const auto idle = [&](auto Flags::*field, bool takes_part, const char* what) {
+    if (takes_part || flags.*field == plain.*field) return;
+    if (why && why->empty()) *why = what;
+    flags.*field = plain.*field;
+  };
+  idle(&Flags::sp, mesh.tp > 1, "sp=on needs tp > 1");
+  idle(&Flags::gdn, mesh.cp() > 1, "gdn other than state needs ring or uly > 1");
+  if (flags.gdn == "hybrid")
+    idle(&Flags::gdn, mesh.ring > 1 && mesh.uly > 1, "gdn=hybrid needs ring > 1 and uly > 1");
+  idle(&Flags::attn, mesh.ring > 1, "attn=gather needs ring > 1");
+  idle(&Flags::layout, mesh.ring > 1, "a layout other than contiguous needs ring > 1");
+  idle(&Flags::schedule, mesh.pp > 1, "a schedule needs pp > 1");
+  return flags;
+}
+
+DType case_dtype(const std::string& name) {
+  if (name == "float64" || name == "float32") return parse_dtype(name);
+  if (name == "bfloat16")
+    throw InputError("--dtype bfloat16 is not in this version; float64 and float32 are");
+  throw InputError("--dtype '" + name + "' is unknown: float64, float32");
+}
+
+const Strings kChecks = {"logits",  "logprobs", "loss",      "grads",      "grad_norm",
+                         "weights", "replicas", "placement", "activations"};
+
+Strings check_list(const Strings& given) {
+  Strings out;
+  for (const auto& c : given) {
+    if (c == "all") return {};
+    bool known = false;
+    for (const auto& k : kChecks) known |= k == c;
+    if (!known)
+      throw InputError("--check '" + c +
+                       "' is unknown: logits, logprobs, loss, grads, grad_norm, weights, "
+                       "replicas, placement, activations, all");
+    out.push_back(c);
+  }
+  return out;
+}
+
+void check_words(const char* option, const Strings& values, const Strings& known) {
+  for (const auto& v : values) {
+    bool found = false;
+    for (const auto& k : known) found |= k == v;
+    std::string list;
+    for (const auto& k : known) list += (list.empty() ? "" : ", ") + k;
+    if (!found) throw InputError("--" + std::string(option) + " '" + v + "' is unknown: " + list);
+  }
+}
+
+Strings or_default(const Strings& given, const char* value) {
+  return given.empty() ? Strings{value} : given;
+}
+
+}  // namespace
+
+Expansion expand(const CaseOptions& o,
+                 const std::function<ModelConfig(const std::string&, const std::string&)>& config_of) {
+  const auto sp = flag_values("sp", o.sp, {"off", "on"});
+  const auto gdn = flag_values("gdn", o.gdn, {"state", "heads", "gather", "hybrid"});
+  const auto attn = flag_values("attn", o.attn, {"ring", "gather"});
+  const auto layout = flag_values("layout", o.layout, {"contiguous", "zigzag", "zigzag-document"});
+  const auto schedule = flag_values("schedule", o.schedule, {"1f1b", "gpipe", "interleaved"});
+  const auto recompute = flag_values("recompute", o.recompute, {"off", "on"});
+  const auto pad = flag_values("pad", o.pad, {"none", "left", "right", "document"});
+  const auto loss_form = or_default(o.loss_form, "sharded");
+  check_words("loss-form", loss_form, {"sharded", "replicated"});
+  const auto losses = or_default(o.loss, "token_mean");
+  check_words("loss", losses, {"token_mean", "sum", "sequence_mean", "micro_batch_mean", "num_tokens"});
+  const auto engines = or_default(o.engine, "inprocess");
+  check_words("engine", engines, {"inprocess", "gloo", "nccl"});
+  const auto reduces = or_default(o.reduce, "engine");
+  check_words("reduce", reduces, {"engine", "ordered", "permuted"});
+  check_words("device", {o.device}, {"cpu", "cuda"});
+  const auto checks = check_list(o.check);
+  std::vector<MeshItem> meshes;
+  for (const auto& text : or_default(o.mesh, "dp1")) meshes.push_back(parse_mesh_item(text));
+
+  // (model, batch, golden) of every data source asked for.
+  struct Source {
+    std::string model, batch, golden;
+  };
+  std::vector<Source> sources;
+  for (const auto& golden : o.golden) sources.push_back({"", "", golden});
+  if (o.golden.empty())
+    for (const auto& model : or_default(o.model, "tiny-dense"))
+      for (const auto& batch : or_default(o.batch, "rows")) sources.push_back({model, batch, ""});
+
+  // Every list of values with the way it enters a case: the cross product counts through them, last one
+  // fastest.
+  struct Dimension {
+    Strings values;
+    std::function<void(CaseSpec&, const std::string&)> set;
+  };
+  const std::vector<Dimension> dimensions = {
+      {sp, [](CaseSpec& c, const std::string& v) { c.flags.sp = v == "on"; }},
+      {gdn, [](CaseSpec& c, const std::string& v) { c.flags.gdn = v; }},
+      {attn, [](CaseSpec& c, const std::string& v) { c.flags.attn = v; }},
+      {layout, [](CaseSpec& c, const std::string& v) { c.flags.layout = v; }},
+      {schedule, [](CaseSpec& c, const std::string& v) { c.flags.schedule = v; }},
+      {recompute, [](CaseSpec& c, const std::string& v) { c.flags.recompute = v == "on"; }},
+      {pad, [](CaseSpec& c, const std::string& v) { c.flags.pad = v; }},
+      {losses, [](CaseSpec& c, const std::string& v) { c.loss = v; }},
+      {loss_form, [](CaseSpec& c, const std::string& v) { c.loss_form = v; }},
+      {or_default(o.dtype, "float64"), [](CaseSpec& c, const std::string& v) { c.dtype = case_dtype(v); }},
+      {engines, [](CaseSpec& c, const std::string& v) { c.engine = v; }},
+      {reduces, [](CaseSpec& c, const std::string& v) { c.reduce = v; }},
+  };
+  const auto for_each_value = [&](CaseSpec spec, const auto& visit) {
+    std::vector<std::size_t> digit(dimensions.size(), 0);
+    while (true) {
+      for (std::size_t i = 0; i < dimensions.size(); ++i)
+        dimensions[i].set(spec, dimensions[i].values[digit[i]]);
+      visit(spec);
+      std::size_t i = dimensions.size();
+      while (i > 0 && ++digit[i - 1] == dimensions[i - 1].values.size()) digit[--i] = 0;
+      if (i == 0) return;
+    }
+  };
+
+  Expansion out;
+  std::set<std::string> listed;  // lines of out.cases
+  std::vector<CaseSpec> idle;    // asked for with a value that changes nothing on their mesh
+  std::set<std::string> seen;
+  for (const auto& source : sources) {
+    const ModelConfig config = config_of(source.model, source.golden);
+    for (const auto& item : meshes) {
+      std::vector<Mesh> list;
+      if (item.explicit_mesh) list.push_back(item.mesh);
+      if (!item.explicit_mesh)
+        for (int world = item.least; world <= item.most; ++world)
+          for (const auto& mesh : enumerate_meshes(world))
+            if (refusal(mesh, {}, config).empty()) list.push_back(mesh);
+      for (const auto& mesh : list) {
+        CaseSpec base;
+        base.model = source.model, base.batch = source.batch, base.golden = source.golden, base.mesh = mesh;
+        base.checks = checks, base.tensor = o.tensor, base.steps = o.steps, base.spawn = o.spawn;
+        base.device = o.device, base.fault = o.fault, base.seed = o.seed;
+        for_each_value(base, [&](const CaseSpec& spec) {
+          if (!seen.insert(spec.line()).second) return;
+          if (!(canonical(mesh, spec.flags, nullptr) == spec.flags)) {
+            idle.push_back(spec);
+            return;
+          }
+          std::string reason = refusal(mesh, spec.flags, config);
+          if (reason.empty() && spec.spawn && spec.spawn != mesh.world())
+            reason = mesh.text() + " has " + std::to_string(mesh.world()) + " ranks, --spawn is " +
+                     std::to_string(spec.spawn);
+          if (reason.empty()) {
+            out.cases.push_back(spec);
+            listed.insert(spec.line());
+          } else {
+            out.skipped.push_back({spec, reason});
+          }
+        });
+      }
+    }
+  }
+  // An idle value whose default is listed too is the same case; alone it is a skip.
+  for (auto& spec : idle) {
+    std::string why;
+    CaseSpec plain = spec;
+    plain.flags = canonical(spec.mesh, spec.flags, &why);
+    if (!listed.count(plain.line())) out.skipped.push_back({spec, spec.mesh.text() + ": " + why});
+  }
+  if (out.cases.empty()) {
+    if (out.skipped.empty()) throw InputError("no mesh of the sizes asked for is valid for this model");
+    throw InputError(out.skipped.front().reason);
+  }
+  return out;
+}
+
+std::vector<std::string> split_words(const std::string& line) {
+  std::vector<std::string> words;
+  std::string word;
+  bool open = false;
+  char quote = 0;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    if (quote) {
+      if (c == quote)
+        quote = 0;
+      else
+        word += c;
+    } else if (c == '\'' || c == '"') {
+      quote = c, open = true;
+    } else if (c == '\\' && i + 1 < line.size()) {
+      word += line[++i], open = true;
+    } else if (c == '#' && !open) {
+      break;
+    } else if (c == ' ' || c == '\t' || c == '\r') {
+      if (open) words.push_back(word);
+      word.clear(), open = false;
+    } else {
+      word += c, open = true;
+    }
+  }
+  if (quote) throw InputError("open quote in: " + line);
+  if (open) words.push_back(word);
+  return words;
+}
+
+}  // namespace meshparity::run

@@ -1,0 +1,71 @@
+// Case expansion: counts, aliases, skips and the errors of impossible requests.
+#include <catch2/catch.hpp>
+
+#include "harness/run/case_options.h"
+#include "harness/types/error.h"
+
+namespace meshparity::run {
+namespace {
+
+ModelConfig config_of(const std::string& model, const std::string&) {
+  ModelConfig c;
+  c.num_hidden_layers = 5, c.num_attention_heads = 8, c.num_key_value_heads = 2;
+  c.linear_num_key_heads = 4, c.linear_num_value_heads = 12;
+  if (model == "tiny-moe")
+    c.num_attention_heads = 6, c.num_key_value_heads = 1, c.linear_num_key_heads = 6, c.num_experts = 12;
+  return c;
+}
+
+}  // namespace
+
+TEST_CASE("world <= 8 with sp all and three batches is the 258 cases of the design") {
+  CaseOptions o;
+  o.model = {"tiny-dense", "tiny-moe"}, o.batch = {"single", "packed-odd", "rows"};
+  o.mesh = {"world<=8"}, o.sp = {"all"};
+  const auto expansion = expand(o, config_of);
+  CHECK(expansion.cases.size() == 258);
+  CHECK(expansion.skipped.empty());
+}
+
+TEST_CASE("a value that changes nothing on a mesh is one case with its default") {
+  CaseOptions o;
+  o.mesh = {"fsdp2", "tp2"}, o.sp = {"all"}, o.layout = {"all"}, o.gdn = {"state"};
+  const auto expansion = expand(o, config_of);
+  CHECK(expansion.cases.size() == 3);
+  CHECK(expansion.skipped.empty());
+}
+
+TEST_CASE(
+    "an impossible value is skipped with its reason where another mesh can take it, else it is an error") {
+  CaseOptions o;
+  o.mesh = {"fsdp2", "tp2"}, o.sp = {"on"};
+  const auto expansion = expand(o, config_of);
+  CHECK(expansion.cases.size() == 1);
+  REQUIRE(expansion.skipped.size() == 1);
+  CHECK(expansion.skipped[0].reason == "fsdp2: sp=on needs tp > 1");
+  o.mesh = {"fsdp2"};
+  CHECK_THROWS_AS(expand(o, config_of), InputError);
+  o.mesh = {"tp8"}, o.sp = {};
+  CHECK_THROWS_WITH(expand(o, config_of), "tp8: tp must divide linear_num_key_heads=4");
+}
+
+TEST_CASE("unknown words in options are errors that list what is known") {
+  CaseOptions o;
+  o.sp = {"maybe"};
+  CHECK_THROWS_AS(expand(o, config_of), InputError);
+  o = {}, o.check = {"logit"};
+  CHECK_THROWS_AS(expand(o, config_of), InputError);
+  o = {}, o.mesh = {"world<=x"};
+  CHECK_THROWS_AS(expand(o, config_of), InputError);
+  o = {}, o.dtype = {"float8"};
+  CHECK_THROWS_AS(expand(o, config_of), InputError);
+}
+
+TEST_CASE("a case line splits as a shell would") {
+  CHECK(split_words("--mesh 'world<=8' --tensor \"a b\"  # why") ==
+        std::vector<std::string>{"--mesh", "world<=8", "--tensor", "a b"});
+  CHECK(split_words("   # only a comment").empty());
+  CHECK_THROWS_AS(split_words("--mesh 'tp2"), InputError);
+}
+
+}  // namespace meshparity::run
