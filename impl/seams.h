@@ -1,5 +1,5 @@
-// What the rank program is given as objects, so that tracing, accounting and planted faults enter as decorators and no
-// block ever asks "is there a fault?".
+// What the rank program is given as objects, so that tracing, accounting and planted faults enter as
+// decorators and no block ever asks "is there a fault?".
 #pragma once
 
 #include <functional>
@@ -13,12 +13,12 @@
 
 namespace meshparity::impl {
 
-struct Primitives;    // impl/blocks/primitives.h: the ~20 functions of the model
-struct Plan;          // impl/parallel/plan.h: the one sharding table
-struct TokenLayout;   // impl/parallel/token_layout.h: which tokens a rank holds
-struct Normaliser;    // impl/train/loss.h: counts and scales
-struct Optimizer;     // impl/train/optimizer.h: AdamW, zeroing, norm and clipping
-struct DtypePolicy;   // impl/blocks/dtype_policy.h
+struct Primitives;   // impl/blocks/primitives.h: the ~20 functions of the model
+struct Plan;         // impl/parallel/plan.h: the one sharding table
+struct TokenLayout;  // impl/parallel/token_layout.h: which tokens a rank holds
+struct Normaliser;   // impl/train/loss.h: counts and scales
+struct Optimizer;    // impl/train/optimizer.h: AdamW, zeroing, norm and clipping
+struct DtypePolicy;  // impl/blocks/dtype_policy.h
 
 // Each hook edits the object just built for this rank, before it is used. Null = leave as it is.
 struct Seams {

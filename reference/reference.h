@@ -18,15 +18,15 @@ using TensorMap = std::map<std::string, at::Tensor>;
 struct RunOptions {
   std::string loss = "token_mean";  // policy whose gradients are taken
   bool gradients = true;
-  int steps = 0;                    // AdamW steps; step 1 uses the gradients of the given weights
-  bool activations = false;         // also "activations/<name>"
+  int steps = 0;             // AdamW steps; step 1 uses the gradients of the given weights
+  bool activations = false;  // also "activations/<name>"
 };
 
-// Runs forward (and backward, and `steps` optimizer steps over all micro-batches) in the dtype of the weights.
-// Returns: logits [N,vocab], logprobs [N] (0 where ignored), loss/<policy> [] and denominators/<policy> for every text
-// policy, grads/<name>, grad_norm [], step<k>/weights/<name>; with activations also activations/embed,
-// activations/layers.<i>.mixer (mixer output before the residual add), activations/layers.<i>.ffn, activations/norm
-// (after the final norm), each [N, hidden].
+// Runs forward (and backward, and `steps` optimizer steps over all micro-batches) in the dtype of the
+// weights. Returns: logits [N,vocab], logprobs [N] (0 where ignored), loss/<policy> [] and
+// denominators/<policy> for every text policy, grads/<name>, grad_norm [], step<k>/weights/<name>; with
+// activations also activations/embed, activations/layers.<i>.mixer (mixer output before the residual add),
+// activations/layers.<i>.ffn, activations/norm (after the final norm), each [N, hidden].
 TensorMap run(const ModelConfig& config, const TensorMap& weights, const Batch& batch, const TrainSpec& train,
               const RunOptions& options);
 

@@ -9,11 +9,11 @@
 namespace meshparity::reports {
 
 struct Run {
-  std::string command;              // what was typed
-  std::string version;              // meshparity's
+  std::string command;                // what was typed
+  std::string version;                // meshparity's
   std::vector<std::string> versions;  // "LibTorch 2.11.0", ...
   std::vector<CaseResult> cases;
-  std::size_t listed = 0;           // cases that should have run
+  std::size_t listed = 0;  // cases that should have run
   double seconds = 0;
 };
 

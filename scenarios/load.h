@@ -1,5 +1,5 @@
-// Reads what scenarios/ holds as data: models, batches, placements, tolerances, case files. Every error names the file
-// and the field (InputError).
+// Reads what scenarios/ holds as data: models, batches, placements, tolerances, case files. Every error names
+// the file and the field (InputError).
 #pragma once
 
 #include <filesystem>
@@ -13,7 +13,8 @@
 
 namespace meshparity::scenarios {
 
-// Folder with models/, batches/, *.cases, placements.toml, tolerance.toml: MESHPARITY_SCENARIOS or <source>/scenarios.
+// Folder with models/, batches/, *.cases, placements.toml, tolerance.toml: MESHPARITY_SCENARIOS or
+// <source>/scenarios.
 std::filesystem::path scenarios_dir();
 
 // A Qwen3.5 config.json text (Hugging Face format; text-only, or the text_config of a multimodal one). Throws
@@ -22,8 +23,8 @@ ModelConfig parse_model_config(const std::string& json, const std::string& file)
 // A name in scenarios/models, a config.json, or a directory that holds one.
 ModelConfig load_model(const std::string& name_or_path);
 
-// A batch described by TOML (rows of document lengths, micro-batches, mask, seed), its ids drawn from a counter-based
-// generator so that token i is a function of (seed, i). A name in scenarios/batches or a file.
+// A batch described by TOML (rows of document lengths, micro-batches, mask, seed), its ids drawn from a
+// counter-based generator so that token i is a function of (seed, i). A name in scenarios/batches or a file.
 Batch load_batch(const std::string& name_or_path, const ModelConfig& config);
 TrainSpec load_train(const std::string& name_or_path);
 

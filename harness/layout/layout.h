@@ -1,8 +1,10 @@
-// Global <-> local index maps, derived from the specification (scenarios/placements.toml and the mesh rules of
-// harness/types/mesh.h), never read from impl. With them the harness puts what ranks emitted back together.
+// Global <-> local index maps, derived from the specification (scenarios/placements.toml and the mesh rules
+// of harness/types/mesh.h), never read from impl. With them the harness puts what ranks emitted back
+// together.
 //
-// A key is a tensor's path below /expected of a golden: "logits", "logprobs", "loss/<policy>", "denominators/<policy>",
-// "grad_norm", "grads/<name>", "step<k>/weights/<name>"; also "weights/<name>" and "activations/<name>".
+// A key is a tensor's path below /expected of a golden: "logits", "logprobs", "loss/<policy>",
+// "denominators/<policy>", "grad_norm", "grads/<name>", "step<k>/weights/<name>"; also "weights/<name>" and
+// "activations/<name>".
 #pragma once
 
 #include <string>
@@ -29,8 +31,9 @@ class LayoutMap {
 
   // What `rank` must hold of `key`. Throws InputError for a key no rule covers.
   LocalIndex local(const std::string& key, int rank) const;
-  // Global token numbers on a rank in local order: micro-batch by micro-batch, row by row (its data rank's rows).
-  // `residual`: the order of the residual stream (cut over tp per micro-batch with sp); else all tokens of the data rank.
+  // Global token numbers on a rank in local order: micro-batch by micro-batch, row by row (its data rank's
+  // rows). `residual`: the order of the residual stream (cut over tp per micro-batch with sp); else all
+  // tokens of the data rank.
   std::vector<std::int64_t> tokens(int rank, bool residual) const;
   int world() const;
 
@@ -54,8 +57,8 @@ struct Gathered {
   std::int64_t replica_elements = 0;  // elements held by more than one rank
   std::int64_t replica_differ = 0;    // of those, how many are not bitwise equal to the lowest rank's
   double replica_max_abs = 0;
-  std::string replica_where;          // first difference: "[3,1] rank 0 against rank 2"
-  std::vector<std::string> invalid;   // wrong local shape or dtype, a rank missing: one line each
+  std::string replica_where;         // first difference: "[3,1] rank 0 against rank 2"
+  std::vector<std::string> invalid;  // wrong local shape or dtype, a rank missing: one line each
 };
 
 // Puts the local tensors of `key` together; the lowest rank holding an element provides it.

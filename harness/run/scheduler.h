@@ -1,5 +1,6 @@
-// Runs job lines in worker processes started by exec (never forked after LibTorch started). A worker that dies, hangs or
-// exhausts memory costs its job, not the run. Lines in, lines out: this folder knows no case and no JSON schema.
+// Runs job lines in worker processes started by exec (never forked after LibTorch started). A worker that
+// dies, hangs or exhausts memory costs its job, not the run. Lines in, lines out: this folder knows no case
+// and no JSON schema.
 #pragma once
 
 #include <functional>
@@ -9,9 +10,10 @@
 namespace meshparity::run {
 
 struct WorkerCommand {
-  std::vector<std::string> argv;      // argv[0] is the executable; it reads job lines on stdin and answers one line each
+  std::vector<std::string>
+      argv;  // argv[0] is the executable; it reads job lines on stdin and answers one line each
   std::vector<std::string> environment;  // NAME=value added to ours
-  std::size_t memory_bytes = 0;       // RLIMIT_DATA, 0 = none
+  std::size_t memory_bytes = 0;          // RLIMIT_DATA, 0 = none
 };
 
 struct Options {
@@ -23,16 +25,17 @@ struct Options {
 enum class Ending { answered, died, timed_out };
 
 struct Outcome {
-  std::size_t job = 0;       // index into the lines given
+  std::size_t job = 0;  // index into the lines given
   Ending ending = Ending::answered;
-  std::string answer;        // the line the worker wrote (answered)
-  std::string what;          // "killed by SIGSEGV", "exited with 3", "no answer within 120 s"
-  std::string stderr_tail;   // last 4 KiB the worker wrote to stderr for this job
+  std::string answer;       // the line the worker wrote (answered)
+  std::string what;         // "killed by SIGSEGV", "exited with 3", "no answer within 120 s"
+  std::string stderr_tail;  // last 4 KiB the worker wrote to stderr for this job
   double seconds = 0;
 };
 
-// Runs all lines over `options.jobs` workers; calls `done` in the caller's thread, one outcome per job in finishing order.
-// Returning false from `done` stops early. Throws RunError if a worker cannot be started at all.
+// Runs all lines over `options.jobs` workers; calls `done` in the caller's thread, one outcome per job in
+// finishing order. Returning false from `done` stops early. Throws RunError if a worker cannot be started at
+// all.
 void run_jobs(const std::vector<std::string>& lines, const WorkerCommand& command, const Options& options,
               const std::function<bool(const Outcome&)>& done);
 

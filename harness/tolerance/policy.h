@@ -1,5 +1,6 @@
-// The tolerance policy: which bound for which tensor, and why. Numbers come from scenarios/tolerance.toml (values read by
-// the scenarios loader); every row is derived in docs/tolerance.md. Bounds are never fitted to what was seen.
+// The tolerance policy: which bound for which tensor, and why. Numbers come from scenarios/tolerance.toml
+// (values read by the scenarios loader); every row is derived in docs/tolerance.md. Bounds are never fitted
+// to what was seen.
 #pragma once
 
 #include <map>
@@ -26,10 +27,10 @@ struct Policy {
 // What a bound may depend on besides the tensor itself.
 struct Context {
   ModelConfig config;
-  std::int64_t tokens = 0;     // N
-  double grad_norm = 0;        // global norm of the expected gradients
+  std::int64_t tokens = 0;  // N
+  double grad_norm = 0;     // global norm of the expected gradients
   TrainSpec train;
-  int step = 0;                // optimizer step a weight is judged after
+  int step = 0;  // optimizer step a weight is judged after
   DType dtype = DType::float64;
 };
 
@@ -41,11 +42,13 @@ struct Limits {
   std::string why;
 };
 
-// Limits for `check` on a tensor with the given L2 norm and largest element. Weights after AdamW steps need the expected
-// gradient of each step: `weight_limits`. Throws InputError where the policy has no row.
+// Limits for `check` on a tensor with the given L2 norm and largest element. Weights after AdamW steps need
+// the expected gradient of each step: `weight_limits`. Throws InputError where the policy has no row.
 Limits limits(const Policy& policy, const std::string& check, const Context& context, const TensorView& want);
 
-// The gradient bound carried through AdamW: per element, up to step k. `want_grads` (may be empty: worst case over |g|).
-Limits weight_limits(const Policy& policy, const Context& context, const TensorView& want, const TensorView* want_grad);
+// The gradient bound carried through AdamW: per element, up to step k. `want_grads` (may be empty: worst case
+// over |g|).
+Limits weight_limits(const Policy& policy, const Context& context, const TensorView& want,
+                     const TensorView* want_grad);
 
 }  // namespace meshparity::tolerance

@@ -1,5 +1,5 @@
-// The rank program: what every rank of a mesh runs, whatever the engine. Loads its shards, runs micro-batches forward and
-// backward with gradient accumulation, steps the optimizer, and emits records for the judge.
+// The rank program: what every rank of a mesh runs, whatever the engine. Loads its shards, runs micro-batches
+// forward and backward with gradient accumulation, steps the optimizer, and emits records for the judge.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -29,9 +29,9 @@ struct RankInputs {
   Flags flags;
   Batch batch;
   TrainSpec train;
-  std::string loss = "token_mean";   // policy whose gradients are taken
+  std::string loss = "token_mean";  // policy whose gradients are taken
   std::string loss_form = "sharded";
-  int steps = 0;                     // optimizer steps
+  int steps = 0;  // optimizer steps
   bool gradients = true;
   bool activations = false;
   at::ScalarType dtype = at::kDouble;
@@ -42,7 +42,7 @@ struct RankInputs {
 struct RankOutput {
   std::vector<LocalRecord> records;
   std::vector<CommEvent> communication;
-  std::int64_t parameter_bytes = 0;   // stored on this rank between steps
+  std::int64_t parameter_bytes = 0;            // stored on this rank between steps
   std::map<std::string, Shape> stored_shapes;  // local shape of every stored parameter shard
 };
 
