@@ -41,12 +41,22 @@ struct Bound {
   double element = 0;  // every |got - want| <= element
   std::string row;     // tolerance row: "grads/float64"
   std::string why;     // formula with its numbers
+  // Slices of dimension 0 whose want is exactly zero must be exactly zero in got too (nothing reaches them).
+  bool exact_zero_slices = false;
 };
 
 // State, bound_used, worst place and detail from metrics and bound. `got_view`/`want_view` are used for the
 // failing-case block only (how many outside, in which rows and columns they lie).
 CheckResult judge(const std::string& check, const std::string& tensor, const Metrics& metrics,
                   const Bound& bound, const TensorView& got, const TensorView& want);
+
+// Memory bandwidth of `measure` beside a plain read of the same two float64 arrays, `bytes` in all, best of three, GB/s
+// (10^9 bytes per second). For `bench compare`.
+struct Bandwidth {
+  double measure_gb_s = 0;
+  double read_gb_s = 0;
+};
+Bandwidth compare_bandwidth(std::size_t bytes);
 
 // Multi-index text of a flat index: "[17,402]".
 std::string index_text(const Shape& shape, std::int64_t flat);
