@@ -1,0 +1,1 @@
+"""Goldens from Hugging Face transformers, run in true float64. Start at generate.py."""

@@ -1,0 +1,152 @@
+"""Writes a golden: Hugging Face's Qwen3.5 in true float64 on one batch, as one HDF5 file (docs/golden-format.md).
+
+    python golden/upstream/generate.py --model tiny-moe --batch rows --to golden/data/tiny-moe.rows.h5
+    python golden/upstream/generate.py --like OLD.h5 --to NEW.h5     the same inputs and weights computed again
+    python golden/upstream/generate.py --packaged golden/data        every golden of the package
+
+Two runs on one machine with one library version write the same content_sha256. A new packaged golden is a line in
+PACKAGED; a new quantity goes into expected.py.
+"""
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: make `golden.upstream` importable
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+import torch
+
+from golden.upstream import expected, models, store
+from golden.upstream.batches import Batch, offsets, read_batch
+from golden.upstream.draws import initial_weight
+from golden.upstream.lift import lift
+
+SCENARIOS = store.ROOT / "scenarios"
+WEIGHT_SEED = 7
+TRAIN_DEFAULTS = {"loss": "token_mean", "lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1,
+                  "max_grad_norm": 1.0, "num_tokens": 100}
+# What each packaged golden holds beside logits, logprobs, losses and denominators.
+PACKAGED = {("tiny-dense", "single"): (), ("tiny-moe", "single"): (),
+            ("tiny-dense", "packed-odd"): ("grads",), ("tiny-moe", "packed-odd"): ("grads",),
+            ("tiny-dense", "rows"): ("grads", "steps"), ("tiny-moe", "rows"): ("grads", "steps")}
+
+
+def find(name, folder, suffix):
+    """A name in scenarios/<folder>, or a path."""
+    for path in (SCENARIOS / folder / (name + suffix), Path(name), Path(name) / "config.json"):
+        if path.is_file():
+            return path
+    raise ValueError(f"{name}: neither a file nor a name in scenarios/{folder}")
+
+
+def train_json(section):
+    """/train of a golden from the [train] section of a batch."""
+    t = {**TRAIN_DEFAULTS, **section}
+    return json.dumps({"loss": t["loss"], "lr": t["lr"], "betas": [t["beta1"], t["beta2"]], "eps": t["eps"],
+                       "weight_decay": t["weight_decay"], "max_grad_norm": t["max_grad_norm"],
+                       "num_tokens": t["num_tokens"]})
+
+
+def inputs_of(batch):
+    """The /inputs tree; a batch of one micro-batch is written with its offsets too."""
+    return {f"inputs/{name}": getattr(batch, name) for name in Batch.__dataclass_fields__}
+
+
+def batch_from(content):
+    rows = content["inputs/row_offsets"]
+    content = {"inputs/micro_batch_offsets": offsets([len(rows) - 1]), **content}
+    return Batch(*(content[f"inputs/{name}"] for name in Batch.__dataclass_fields__))
+
+
+def check_routing(counts):
+    """Packaged MoE goldens must show an expert without any token and unequal loads in every layer."""
+    if counts[:, -1].any():
+        raise ValueError(f"the last expert received {counts[:, -1].tolist()} tokens, not 0 in every layer")
+    if not all(len(set(row[:-1].tolist())) > 2 for row in counts):
+        raise ValueError(f"routing is too even to show faults: {counts.tolist()}")
+
+
+def generate(config, weights, batch, train_text, parts, steps, seeded):
+    """The content of a golden, {path: array or str}, and lines to print. `weights` None: drawn from WEIGHT_SEED."""
+    model = models.build(config)
+    if weights is None:
+        weights = {name: initial_weight(name, tuple(p.shape), WEIGHT_SEED)
+                   for name, p in models.parameters(model).items()}
+    models.load(model, weights)
+    notes = []
+    if models.routers(model):
+        counts, gap = expected.routing(model, batch)
+        notes += [f"  layer {i}: tokens per expert {row.tolist()}" for i, row in enumerate(counts)]
+        notes += [f"  smallest gap between chosen and refused experts {gap:.1e}"]
+        if seeded and counts.shape[1] >= 8:
+            check_routing(counts)
+    content = {"config": config, "train": train_text, **inputs_of(batch)}
+    content.update({f"weights/{name}": value for name, value in weights.items()})
+    content.update(expected.compute(model, batch, json.loads(train_text), parts, steps))
+    if "expected/grad_norm" in content:
+        notes.append(f"  grad_norm {content['expected/grad_norm']:.6g}")
+    return content, notes
+
+
+def from_scenario(model_name, batch_name, parts):
+    config = find(model_name, "models", ".json").read_text()
+    fields = json.loads(config)
+    vocab_size = fields.get("text_config", fields).get("vocab_size", 0)
+    batch, train = read_batch(find(batch_name, "batches", ".toml"), vocab_size)
+    return generate(config, None, batch, train_json(train), parts, train.get("steps", 0), seeded=True)
+
+
+def from_golden(path):
+    """The same inputs and weights again, and the same parts of /expected."""
+    old, _ = store.read(path)
+    weights = {name[8:]: value for name, value in old.items() if name.startswith("weights/")}
+    steps = sum(f"expected/step{k}/weights/{next(iter(weights))}" in old for k in range(1, 100))
+    parts = ("grads",) * any(n.startswith("expected/grads/") for n in old) + ("steps",) * bool(steps)
+    return generate(old["config"], weights, batch_from(old), old.get("train", train_json({})), parts, steps, seeded=False)
+
+
+def write(target, content, notes, seconds, reason, names):
+    seed = WEIGHT_SEED
+    digest = store.write(target, content, store.provenance(seed, reason, **names))
+    size = Path(target).stat().st_size
+    print(f"{target}: {size / 2**20:.2f} MiB, {seconds:.1f} s, content {digest[:12]}", *notes, sep="\n")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a name in scenarios/models, a config.json or a directory that holds one")
+    parser.add_argument("--batch", help="a name in scenarios/batches or a TOML file")
+    parser.add_argument("--without", default="", help="parts to leave out: grads (and so steps), steps")
+    parser.add_argument("--like", help="a golden whose inputs and weights are computed again")
+    parser.add_argument("--packaged", metavar="DIR", help="write every packaged golden into DIR")
+    parser.add_argument("--to", help="the file to write")
+    parser.add_argument("--reason", default="first generation", help="why; stored in the file")
+    args = parser.parse_args(arguments)
+    if not args.packaged and not (args.to and (args.like or (args.model and args.batch))):
+        parser.error("needs --packaged DIR, or --to FILE with --like GOLDEN or with --model and --batch")
+    without = set(filter(None, args.without.split(",")))
+    if without - {"grads", "steps"}:
+        parser.error(f"--without knows grads and steps, not {', '.join(sorted(without))}")
+    lift()
+    torch.set_num_threads(1)  # one order of summation, whatever the machine
+    if args.packaged:
+        jobs = [(m, b, parts, Path(args.packaged) / f"{m}.{b}.h5") for (m, b), parts in PACKAGED.items()]
+    else:
+        parts = () if "grads" in without else ("grads",) if "steps" in without else ("grads", "steps")
+        jobs = [(args.model, args.batch, parts, args.to)]
+    try:
+        for model, batch, parts, target in jobs:
+            start = time.perf_counter()
+            content, notes = from_golden(args.like) if args.like else from_scenario(model, batch, parts)
+            names = {} if args.like else {"model": Path(model).stem, "batch": Path(batch).stem}
+            write(target, content, notes, time.perf_counter() - start, args.reason, names)
+    except (ValueError, KeyError, OSError) as error:
+        print(f"generate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
