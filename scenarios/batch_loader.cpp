@@ -1,0 +1,149 @@
+// A batch described by TOML: rows of document lengths, micro-batches, a mask and a seed. Token ids come from
+// the counter-based generator, so that golden/upstream (Python) and this loader draw the same batch.
+//
+//   seed = 11                          token i = Generator(seed, "token_ids").below(i, vocab_size)
+//   rows = [[9, 4], [1], [3, 1, 17]]   one list per row: document lengths
+//   micro_batches = [2, 1]             rows per micro-batch; absent = one micro-batch of all rows
+//   masked = [[5, 9]]                  half-open ranges of token numbers without a label (a document's end
+//   has none anyway) [train]                            lr, beta1, beta2, eps, weight_decay, max_grad_norm,
+//   num_tokens, loss, steps
+#include <algorithm>
+#include <filesystem>
+
+#include "harness/types/error.h"
+#include "harness/types/generator.h"
+#include "scenarios/fields.h"
+#include "scenarios/load.h"
+#include "scenarios/paths.h"
+
+namespace meshparity::scenarios {
+namespace {
+
+constexpr std::int64_t kMostTokens = std::int64_t{1} << 28;
+
+struct BatchFile {
+  std::string path;
+  Json json;
+};
+
+BatchFile open(const std::string& name_or_path) {
+  const std::string path = find_scenario(name_or_path, "batches", ".toml", "batch").string();
+  return {path, parse_toml(read_text(path), path)};
+}
+
+void read_rows(const Fields& f, const std::string& file, Batch& batch) {
+  const Json& rows = f.raw("rows");
+  if (!rows.is_array() || rows.empty())
+    f.fail("rows", "must be a list of rows, each a list of document lengths");
+  batch.document_offsets = {0};
+  batch.row_offsets = {0};
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    const std::string row = "rows[" + std::to_string(r) + "]";
+    if (!rows[r].is_array() || rows[r].empty()) f.fail(row, "must be a list of at least one document length");
+    for (std::size_t d = 0; d < rows[r].size(); ++d) {
+      const std::string field = row + "[" + std::to_string(d) + "]";
+      const std::int64_t end =
+          batch.document_offsets.back() + whole_of(rows[r][d], file, field, 1, kMostTokens);
+      if (end > kMostTokens) f.fail(field, "the batch passes " + std::to_string(kMostTokens) + " tokens");
+      batch.document_offsets.push_back(end);
+    }
+    batch.row_offsets.push_back(batch.documents());
+  }
+}
+
+void read_micro_batches(const Fields& f, Batch& batch) {
+  batch.micro_batch_offsets = {0};
+  if (!f.has("micro_batches")) {
+    batch.micro_batch_offsets.push_back(batch.rows());
+    return;
+  }
+  for (auto rows : f.wholes("micro_batches", 1))
+    batch.micro_batch_offsets.push_back(batch.micro_batch_offsets.back() + rows);
+  if (batch.micro_batch_offsets.back() != batch.rows())
+    f.fail("micro_batches", "sums to " + std::to_string(batch.micro_batch_offsets.back()) + ", rows has " +
+                                std::to_string(batch.rows()));
+}
+
+// Which tokens the `masked` ranges cover.
+std::vector<bool> read_mask(const Fields& f, const std::string& file, std::int64_t tokens) {
+  std::vector<bool> masked(static_cast<std::size_t>(tokens), false);
+  if (!f.has("masked")) return masked;
+  const Json& ranges = f.raw("masked");
+  if (!ranges.is_array()) f.fail("masked", "must be a list of [begin, end) pairs");
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    const std::string field = "masked[" + std::to_string(i) + "]";
+    if (!ranges[i].is_array() || ranges[i].size() != 2) f.fail(field, "must be a pair [begin, end)");
+    const auto begin = whole_of(ranges[i][0], file, field + "[0]", 0, tokens);
+    const auto end = whole_of(ranges[i][1], file, field + "[1]", begin, tokens);
+    std::fill(masked.begin() + begin, masked.begin() + end, true);
+  }
+  return masked;
+}
+
+void check_keys(const Fields& f) {
+  f.only({"seed", "rows", "micro_batches", "masked", "train"});
+}
+
+double positive(const Fields& f, const std::string& key, double fallback) {
+  const double value = f.number_or(key, fallback);
+  if (!(value > 0)) f.fail(key, "must be above 0");
+  return value;
+}
+
+double below_one(const Fields& f, const std::string& key, double fallback) {
+  const double value = f.number_or(key, fallback);
+  if (!(value >= 0 && value < 1)) f.fail(key, "must be at least 0 and below 1");
+  return value;
+}
+
+}  // namespace
+
+Batch load_batch(const std::string& name_or_path, const ModelConfig& config) {
+  const BatchFile source = open(name_or_path);
+  const Fields f(source.json, source.path);
+  check_keys(f);
+  Batch batch;
+  batch.name = std::filesystem::path(source.path).stem().string();
+  const Generator ids(static_cast<std::uint64_t>(f.whole("seed", 0, INT64_MAX)), "token_ids");
+  read_rows(f, source.path, batch);
+  read_micro_batches(f, batch);
+
+  const std::int64_t tokens = batch.document_offsets.back();
+  for (std::int64_t i = 0; i < tokens; ++i)
+    batch.token_ids.push_back(ids.below(static_cast<std::uint64_t>(i), config.vocab_size));
+  const std::vector<bool> masked = read_mask(f, source.path, tokens);
+  batch.labels.assign(static_cast<std::size_t>(tokens), kIgnoreLabel);
+  for (std::int64_t d = 0; d < batch.documents(); ++d)
+    for (std::int64_t t = batch.document(d).begin; t + 1 < batch.document(d).end; ++t)
+      if (!masked[t]) batch.labels[t] = batch.token_ids[t + 1];
+  batch.validate(source.path, config.vocab_size);
+  return batch;
+}
+
+TrainSpec load_train(const std::string& name_or_path) {
+  const BatchFile source = open(name_or_path);
+  const Fields top(source.json, source.path);
+  check_keys(top);
+  TrainSpec train;
+  if (!top.has("train")) return train;
+  const Fields f = top.table("train");
+  f.only({"loss", "lr", "beta1", "beta2", "eps", "weight_decay", "max_grad_norm", "num_tokens", "steps"});
+  train.loss = f.text_or("loss", train.loss);
+  if (std::find(kLossPolicies.begin(), kLossPolicies.end(), train.loss) == kLossPolicies.end())
+    f.fail("loss", "'" + train.loss + "' is no loss policy");
+  train.lr = positive(f, "lr", train.lr);
+  // Larger steps carry gradient noise into the weights faster than the bounds of later steps allow
+  // (docs/tolerance.md).
+  if (train.lr > 1e-3) f.fail("lr", "must be at most 1e-3");
+  train.beta1 = below_one(f, "beta1", train.beta1);
+  train.beta2 = below_one(f, "beta2", train.beta2);
+  train.eps = positive(f, "eps", train.eps);
+  train.weight_decay = f.number_or("weight_decay", train.weight_decay);
+  if (train.weight_decay < 0) f.fail("weight_decay", "must not be negative");
+  train.max_grad_norm = positive(f, "max_grad_norm", train.max_grad_norm);
+  train.num_tokens = positive(f, "num_tokens", train.num_tokens);
+  train.steps = static_cast<int>(f.whole_or("steps", 0, 0, 1000));
+  return train;
+}
+
+}  // namespace meshparity::scenarios
