@@ -50,8 +50,8 @@ struct Bound {
 CheckResult judge(const std::string& check, const std::string& tensor, const Metrics& metrics,
                   const Bound& bound, const TensorView& got, const TensorView& want);
 
-// Memory bandwidth of `measure` beside a plain read of the same two float64 arrays, `bytes` in all, best of three, GB/s
-// (10^9 bytes per second). For `bench compare`.
+// Memory bandwidth of `measure` beside a plain read of the same two float64 arrays, `bytes` in all, best of
+// three, GB/s (10^9 bytes per second). For `bench compare`.
 struct Bandwidth {
   double measure_gb_s = 0;
   double read_gb_s = 0;

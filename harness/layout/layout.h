@@ -7,6 +7,7 @@
 // "activations/<name>".
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,8 @@
 
 namespace meshparity::layout {
 
-// What one rank holds of a global tensor: the outer product of one ascending-or-not index list per dimension.
+// What one rank holds of a global tensor: the outer product of one index list per dimension, in the rank's
+// own order (a list need not ascend). No list names an index twice.
 struct LocalIndex {
   Shape global_shape;
   std::vector<std::vector<std::int64_t>> indices;  // one list per global dimension
@@ -26,23 +28,36 @@ struct LocalIndex {
 
 class LayoutMap {
  public:
+  // Throws InputError where the mesh has axes this version does not place (pp, ring, uly, ep, etp other than
+  // tp) or where a placement does not fit its parameter (blocks that do not sum to the dimension).
   LayoutMap(const ModelConfig& config, const Mesh& mesh, const Flags& flags, const Batch& batch,
             const PlacementTable& placements);
 
-  // What `rank` must hold of `key`. Throws InputError for a key no rule covers.
+  // What `rank` must hold of `key`. Throws InputError for a key no rule covers or a rank outside the mesh.
   LocalIndex local(const std::string& key, int rank) const;
   // Global token numbers on a rank in local order: micro-batch by micro-batch, row by row (its data rank's
   // rows). `residual`: the order of the residual stream (cut over tp per micro-batch with sp); else all
   // tokens of the data rank.
   std::vector<std::int64_t> tokens(int rank, bool residual) const;
-  int world() const;
+  int world() const { return mesh_.world(); }
+
+  const ModelConfig& config() const { return config_; }
+  const Mesh& mesh() const { return mesh_; }
+  const Flags& flags() const { return flags_; }
+  const Batch& batch() const { return batch_; }
+  const PlacementTable& placements() const { return placements_; }
 
  private:
+  LocalIndex local_parameter(const ParameterPlacement& placement, const RankCoordinate& at) const;
+
   ModelConfig config_;
   Mesh mesh_;
   Flags flags_;
   Batch batch_;
   PlacementTable placements_;
+  std::map<std::string, std::size_t> rows_;                 // name -> row of placements_
+  std::vector<std::vector<std::int64_t>> stream_tokens_;    // per data rank
+  std::vector<std::vector<std::int64_t>> residual_tokens_;  // per data rank * tp + tp index
 };
 
 // One rank's local tensor of a key.
@@ -61,7 +76,10 @@ struct Gathered {
   std::vector<std::string> invalid;  // wrong local shape or dtype, a rank missing: one line each
 };
 
-// Puts the local tensors of `key` together; the lowest rank holding an element provides it.
+// Puts the local tensors of `key` together; the lowest rank holding an element provides it. Bits are copied
+// and compared, never values, so a NaN keeps its payload. A rank whose part is empty may be left out. Every
+// fault of a local tensor is a line of `invalid` and its elements stay out; nothing is thrown but InputError
+// for an unknown key.
 Gathered unshard(const LayoutMap& map, const std::string& key, const std::vector<RankTensor>& locals);
 
 // The inverse: rank's part of a global tensor (for tests and for planting data).

@@ -1,7 +1,7 @@
-// The tolerance policy: which bound for which tensor, and why. Numbers come from scenarios/tolerance.toml (values read by
-// the scenarios loader); every row is derived in docs/tolerance.md. Bounds are never fitted to what was seen.
-// To add a check: a row in tolerance.toml, its derivation in docs/tolerance.md, and a line in policy.cpp where its scale
-// is not simply the tensor's own norm.
+// The tolerance policy: which bound for which tensor, and why. Numbers come from scenarios/tolerance.toml
+// (values read by the scenarios loader); every row is derived in docs/tolerance.md. Bounds are never fitted
+// to what was seen. To add a check: a row in tolerance.toml, its derivation in docs/tolerance.md, and a line
+// in policy.cpp where its scale is not simply the tensor's own norm.
 #pragma once
 
 #include <map>
@@ -15,11 +15,14 @@ namespace meshparity::tolerance {
 
 // One row "check/dtype" of tolerance.toml.
 struct Row {
-  double relative = 0;   // times the tensor's norm, or times the floor's scale where that is larger
-  double condition = 0;  // where > 0: relative = condition * unit roundoff * sqrt(reduction lengths on the longest path)
-  double floor = 0;      // least scale: times grad_norm (grads), nats (logprobs, loss), times the largest element (others)
-  double cap = 1e-9;     // no element's bound may exceed cap * largest element (grads: or cap * floor * grad_norm); 0: none
-  std::string doc;       // anchor in docs/tolerance.md
+  double relative = 0;  // times the tensor's norm, or times the floor's scale where that is larger
+  double condition =
+      0;  // where > 0: relative = condition * unit roundoff * sqrt(reduction lengths on the longest path)
+  double floor =
+      0;  // least scale: times grad_norm (grads), nats (logprobs, loss), times the largest element (others)
+  double cap = 1e-9;  // no element's bound may exceed cap * largest element (grads: or cap * floor *
+                      // grad_norm); 0: none
+  std::string doc;    // anchor in docs/tolerance.md
 };
 
 struct Policy {
@@ -29,12 +32,12 @@ struct Policy {
 // What a bound may depend on besides the tensor itself.
 struct Context {
   ModelConfig config;
-  std::int64_t tokens = 0;        // N
-  double grad_norm = 0;           // global norm of the expected gradients
+  std::int64_t tokens = 0;  // N
+  double grad_norm = 0;     // global norm of the expected gradients
   TrainSpec train;
-  int step = 0;                   // optimizer step a weight is judged after
-  DType dtype = DType::float64;   // the narrower of the two sides: it chooses the row
-  std::string tensor;             // checkpoint name (grads, weights): some families have slices nothing reaches
+  int step = 0;                  // optimizer step a weight is judged after
+  DType dtype = DType::float64;  // the narrower of the two sides: it chooses the row
+  std::string tensor;  // checkpoint name (grads, weights): some families have slices nothing reaches
 };
 
 // The two numbers of compare::Bound without depending on it: cli turns one into the other, field by field.
@@ -43,20 +46,24 @@ struct Limits {
   double element = 0;
   std::string row;
   std::string why;
-  // Slices of dimension 0 whose want is exactly zero (experts without a token, embedding rows never used) must be exactly
-  // zero: nothing reaches them, so no rounding does. Other zeros may be cancellations and are judged by the bound.
+  // Slices of dimension 0 whose want is exactly zero (experts without a token, embedding rows never used)
+  // must be exactly zero: nothing reaches them, so no rounding does. Other zeros may be cancellations and are
+  // judged by the bound.
   bool exact_zero_slices = false;
 };
 
-// Limits for `check` (logits, logprobs, loss, denominators, grads, grad_norm, activations, ...) on the tensor `want`.
-// Weights after AdamW steps need the expected gradient: `weight_limits`. Throws InputError where the policy has no row.
+// Limits for `check` (logits, logprobs, loss, denominators, grads, grad_norm, activations, ...) on the tensor
+// `want`. Weights after AdamW steps need the expected gradient: `weight_limits`. Throws InputError where the
+// policy has no row.
 Limits limits(const Policy& policy, const std::string& check, const Context& context, const TensorView& want);
 
-// The gradient bound carried through AdamW up to context.step. `want_grad`: the expected gradient of step 1, same shape as
-// `want` (null: worst case over the gradient's size).
-Limits weight_limits(const Policy& policy, const Context& context, const TensorView& want, const TensorView* want_grad);
+// The gradient bound carried through AdamW up to context.step. `want_grad`: the expected gradient of step 1,
+// same shape as `want` (null: worst case over the gradient's size).
+Limits weight_limits(const Policy& policy, const Context& context, const TensorView& want,
+                     const TensorView* want_grad);
 
-// Sum of the reduction lengths on the longest forward path (embedding to logits): what rounding accumulates over.
+// Sum of the reduction lengths on the longest forward path (embedding to logits): what rounding accumulates
+// over.
 double reduction_lengths(const ModelConfig& config, std::int64_t tokens);
 
 }  // namespace meshparity::tolerance

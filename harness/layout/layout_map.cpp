@@ -1,0 +1,182 @@
+// Who holds what: parameters by their placement rows, token-like tensors by the rule of rows and data ranks.
+// To add a kind of emitted tensor: a branch in LayoutMap::local, and its line in the table of
+// layout_test.cpp.
+#include <charconv>
+#include <numeric>
+#include <string_view>
+
+#include "harness/layout/layout.h"
+#include "harness/types/cut.h"
+#include "harness/types/error.h"
+
+namespace meshparity::layout {
+namespace {
+
+using Indices = std::vector<std::int64_t>;
+
+Indices range(std::int64_t begin, std::int64_t end) {
+  Indices list(static_cast<std::size_t>(end - begin));
+  std::iota(list.begin(), list.end(), begin);
+  return list;
+}
+
+Indices slice(const Indices& list, Range part) {
+  return {list.begin() + part.begin, list.begin() + part.end};
+}
+
+bool starts_with(std::string_view text, std::string_view prefix) {
+  return text.substr(0, prefix.size()) == prefix;
+}
+
+// The units of one block that a tensor-parallel index holds.
+Range units_of(const Block& block, int tp, int index) {
+  if (!block.replicate || tp <= block.count) return cut(block.count, tp, index);
+  const std::int64_t unit = index * block.count / tp;
+  return {unit, unit + 1};
+}
+
+// The checkpoint name in a key that addresses a parameter ("grads/<name>", "weights/<name>",
+// "step<k>/weights/<name>"), or empty.
+std::string_view parameter_name(std::string_view key) {
+  if (starts_with(key, "grads/")) return key.substr(6);
+  if (starts_with(key, "step")) {
+    const auto slash = key.find('/');
+    if (slash == std::string_view::npos) return {};
+    int step = 0;
+    const char* const end = key.data() + slash;
+    const auto [stop, error] = std::from_chars(key.data() + 4, end, step);
+    if (error != std::errc() || stop != end || step < 1) return {};
+    key.remove_prefix(slash + 1);
+  }
+  return starts_with(key, "weights/") ? key.substr(8) : std::string_view{};
+}
+
+// embed, norm, layers.<i>.mixer, layers.<i>.ffn.
+bool is_activation(std::string_view name, std::int64_t layers) {
+  if (name == "embed" || name == "norm") return true;
+  if (!starts_with(name, "layers.")) return false;
+  name.remove_prefix(7);
+  const auto dot = name.find('.');
+  if (dot == std::string_view::npos) return false;
+  std::int64_t layer = -1;
+  const char* const end = name.data() + dot;
+  const auto [stop, error] = std::from_chars(name.data(), end, layer);
+  if (error != std::errc() || stop != end || layer < 0 || layer >= layers) return false;
+  const auto part = name.substr(dot + 1);
+  return part == "mixer" || part == "ffn";
+}
+
+void check_placement_row(const ParameterPlacement& p) {
+  const char* const file = "placements.toml";
+  const int dims = static_cast<int>(p.shape.size());
+  if (p.fsdp_dim < 0 || p.fsdp_dim >= dims)
+    throw InputError(file, p.name, "fsdp_dim is not a dimension of " + shape_text(p.shape));
+  if (p.tp_dim < 0) return;
+  if (p.tp_dim >= dims) throw InputError(file, p.name, "tp_dim is not a dimension of " + shape_text(p.shape));
+  std::int64_t sum = 0;
+  for (const auto& block : p.tp_blocks) sum += block.count * block.width;
+  if (sum != p.shape[p.tp_dim])
+    throw InputError(file, p.name,
+                     "tp_blocks cover " + std::to_string(sum) + " of " + std::to_string(p.shape[p.tp_dim]) +
+                         " indices of dimension " + std::to_string(p.tp_dim));
+}
+
+}  // namespace
+
+Shape LocalIndex::local_shape() const {
+  Shape shape;
+  for (const auto& list : indices) shape.push_back(static_cast<std::int64_t>(list.size()));
+  return shape;
+}
+
+LayoutMap::LayoutMap(const ModelConfig& config, const Mesh& mesh, const Flags& flags, const Batch& batch,
+                     const PlacementTable& placements)
+    : config_(config), mesh_(mesh), flags_(flags), batch_(batch), placements_(placements) {
+  if (mesh.pp > 1 || mesh.cp() > 1 || mesh.ep > 1 || mesh.expert_tp() != mesh.tp)
+    throw InputError("mesh " + mesh.text() + ": layouts are known for dp, fsdp and tp in this version");
+  for (std::size_t i = 0; i < placements_.size(); ++i) {
+    check_placement_row(placements_[i]);
+    if (!rows_.emplace(placements_[i].name, i).second)
+      throw InputError("placements.toml", placements_[i].name, "appears twice");
+  }
+  const int replicas = data_ranks(mesh_);
+  stream_tokens_.resize(replicas);
+  residual_tokens_.resize(static_cast<std::size_t>(replicas) * mesh_.tp);
+  for (std::int64_t m = 0; m < batch_.micro_batches(); ++m) {
+    const Range rows = batch_.micro_batch_rows(m);
+    for (int data = 0; data < replicas; ++data) {
+      Indices stream;
+      for (std::int64_t row = rows.begin + data; row < rows.end; row += replicas) {
+        const Indices part = range(batch_.row_tokens(row).begin, batch_.row_tokens(row).end);
+        stream.insert(stream.end(), part.begin(), part.end());
+      }
+      stream_tokens_[data].insert(stream_tokens_[data].end(), stream.begin(), stream.end());
+      for (int tp = 0; tp < mesh_.tp; ++tp) {
+        auto& residual = residual_tokens_[static_cast<std::size_t>(data) * mesh_.tp + tp];
+        const auto size = static_cast<std::int64_t>(stream.size());
+        const Range part = flags_.sp ? cut(size, mesh_.tp, tp) : Range{0, size};
+        residual.insert(residual.end(), stream.begin() + part.begin, stream.begin() + part.end);
+      }
+    }
+  }
+}
+
+std::vector<std::int64_t> LayoutMap::tokens(int rank, bool residual) const {
+  const int data = data_rank(mesh_, rank);
+  if (!residual) return stream_tokens_[data];
+  return residual_tokens_[static_cast<std::size_t>(data) * mesh_.tp + coordinate_of(mesh_, rank).tp];
+}
+
+LocalIndex LayoutMap::local_parameter(const ParameterPlacement& p, const RankCoordinate& at) const {
+  LocalIndex index{p.shape, {}};
+  for (int dim = 0; dim < static_cast<int>(p.shape.size()); ++dim) {
+    Indices list;
+    if (dim == p.tp_dim) {
+      std::int64_t start = 0;
+      for (const auto& block : p.tp_blocks) {
+        const Range units = units_of(block, mesh_.tp, at.tp);
+        const Indices part = range(start + units.begin * block.width, start + units.end * block.width);
+        list.insert(list.end(), part.begin(), part.end());
+        start += block.count * block.width;
+      }
+    } else {
+      list = range(0, p.shape[dim]);
+    }
+    // Experts are cut over edp, which is fsdp as long as no expert axis and no context axis is larger than 1.
+    if (dim == p.fsdp_dim)
+      list = slice(list, cut(static_cast<std::int64_t>(list.size()), mesh_.fsdp, at.fsdp));
+    index.indices.push_back(std::move(list));
+  }
+  return index;
+}
+
+LocalIndex LayoutMap::local(const std::string& key, int rank) const {
+  if (rank < 0 || rank >= world())
+    throw InputError("rank " + std::to_string(rank) + " is not on mesh " + mesh_.text());
+  const RankCoordinate at = coordinate_of(mesh_, rank);
+  const std::int64_t n = batch_.tokens();
+  if (key == "logits") {
+    const Range vocabulary = cut(config_.vocab_size, mesh_.tp, at.tp);
+    return {{n, config_.vocab_size}, {tokens(rank, false), range(vocabulary.begin, vocabulary.end)}};
+  }
+  if (key == "logprobs") return {{n}, {tokens(rank, false)}};
+  if (key == "grad_norm" || starts_with(key, "loss/")) return {};
+  if (starts_with(key, "denominators/")) {
+    const auto policy = std::string_view(key).substr(13);
+    if (policy == "sequence_mean") return {{batch_.documents()}, {range(0, batch_.documents())}};
+    if (policy == "micro_batch_mean") return {{batch_.micro_batches()}, {range(0, batch_.micro_batches())}};
+    return {};
+  }
+  if (starts_with(key, "activations/") &&
+      is_activation(std::string_view(key).substr(12), config_.num_hidden_layers))
+    return {{n, config_.hidden_size}, {tokens(rank, true), range(0, config_.hidden_size)}};
+  const std::string_view name = parameter_name(key);
+  if (!name.empty()) {
+    const auto row = rows_.find(std::string(name));
+    if (row != rows_.end()) return local_parameter(placements_[row->second], at);
+    throw InputError("'" + key + "': no placement of a parameter of that name");
+  }
+  throw InputError("'" + key + "': no layout rule for a tensor of that name");
+}
+
+}  // namespace meshparity::layout
