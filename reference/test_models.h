@@ -1,0 +1,106 @@
+// Small models, weights and batches that the tests of this folder share. Weights are chosen so that mistakes
+// show: norm weights are not zero, decays reach from strong to weak, no two convolution taps agree.
+#pragma once
+
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "harness/types/batch.h"
+#include "harness/types/generator.h"
+#include "harness/types/model_config.h"
+#include "harness/types/tensor.h"
+
+namespace meshparity::reference {
+
+// GatedDeltaNet, GatedDeltaNet, GatedDeltaNet, attention, GatedDeltaNet, as the packaged model tiny-dense.
+inline ModelConfig tiny_dense() {
+  ModelConfig c;
+  c.name = "tiny-dense";
+  c.vocab_size = 61;
+  c.hidden_size = 24;
+  c.num_hidden_layers = 5;
+  c.num_attention_heads = 8;
+  c.num_key_value_heads = 2;
+  c.head_dim = 24;
+  c.intermediate_size = 40;
+  c.linear_num_key_heads = 4;
+  c.linear_num_value_heads = 12;
+  c.linear_key_head_dim = 6;
+  c.linear_value_head_dim = 4;
+  c.rotary_dim = 6;
+  c.mrope_section = {1, 1, 1};
+  c.full_attention = {false, false, false, true, false};
+  return c;
+}
+
+inline ModelConfig tiny_moe() {
+  ModelConfig c = tiny_dense();
+  c.name = "tiny-moe";
+  c.num_attention_heads = 6;
+  c.num_key_value_heads = 1;
+  c.linear_num_key_heads = 6;
+  c.intermediate_size = 0;
+  c.num_experts = 12;
+  c.num_experts_per_tok = 2;
+  c.moe_intermediate_size = 8;
+  c.shared_expert_intermediate_size = 12;
+  return c;
+}
+
+// `count` numbers drawn from N(0, scale^2), the same for the same name.
+inline std::vector<double> normals(const std::string& name, std::int64_t count, double scale = 1.0) {
+  const Generator generator(3, name);
+  std::vector<double> values(count);
+  for (std::int64_t i = 0; i < count; ++i) values[i] = scale * generator.normal(i);
+  return values;
+}
+
+inline std::map<std::string, HostTensor> test_weights(const ModelConfig& config) {
+  std::map<std::string, HostTensor> weights;
+  for (const ParameterInfo& p : parameters_of(config)) {
+    const auto ends_with = [&](const std::string& end) { return p.name.ends_with(end); };
+    const bool vector = p.shape.size() == 1 || ends_with("conv1d.weight");
+    const double scale = vector ? 0.4 : 1.0 / std::sqrt(static_cast<double>(p.shape.back()));
+    std::vector<double> values =
+        normals(p.name, shape_numel(p.shape), ends_with("embed_tokens.weight") ? 1.0 : scale);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (ends_with("A_log"))
+        values[i] = -5.0 + 6.0 * static_cast<double>(i) / static_cast<double>(values.size());
+      if (ends_with("linear_attn.norm.weight")) values[i] += 1.0;
+    }
+    weights[p.name] = HostTensor::from(DType::float64, p.shape, values);
+  }
+  return weights;
+}
+
+// Documents of the given lengths; row_sizes in documents, micro_batch_sizes in rows. Labels are the next
+// tokens.
+inline Batch make_batch(const ModelConfig& config, const std::vector<std::int64_t>& document_sizes,
+                        const std::vector<std::int64_t>& row_sizes,
+                        const std::vector<std::int64_t>& micro_batch_sizes) {
+  const auto offsets = [](const std::vector<std::int64_t>& sizes) {
+    std::vector<std::int64_t> result = {0};
+    for (std::int64_t size : sizes) result.push_back(result.back() + size);
+    return result;
+  };
+  Batch batch;
+  batch.name = "test batch";
+  batch.document_offsets = offsets(document_sizes);
+  batch.row_offsets = offsets(row_sizes);
+  batch.micro_batch_offsets = offsets(micro_batch_sizes);
+  const Generator generator(5, "token_ids");
+  for (std::int64_t i = 0; i < batch.document_offsets.back(); ++i) {
+    batch.token_ids.push_back(generator.below(i, config.vocab_size));
+  }
+  for (std::int64_t d = 0; d < batch.documents(); ++d) {
+    const Range document = batch.document(d);
+    for (std::int64_t t = document.begin; t < document.end; ++t) {
+      batch.labels.push_back(t + 1 < document.end ? batch.token_ids[t + 1] : kIgnoreLabel);
+    }
+  }
+  return batch;
+}
+
+}  // namespace meshparity::reference
