@@ -1,0 +1,74 @@
+#include "scenarios/initial_weights.h"
+
+#include <cmath>
+#include <string_view>
+
+#include "harness/types/generator.h"
+
+namespace meshparity::scenarios {
+namespace {
+
+// Three antipodal pairs give at least three logits >= 0 for any token, so a row near zero is never among the
+// top two.
+constexpr std::int64_t kPairs = 3;
+constexpr std::int64_t kLeastExpertsForPairs = 8;
+
+void fill_router(const Generator& generator, const Generator& pair, const Shape& shape, double* w) {
+  const std::int64_t experts = shape[0], width = shape[1];
+  for (std::int64_t i = 0; i < experts * width; ++i)
+    w[i] = generator.normal(i) * 1.5 / std::sqrt(static_cast<double>(width));
+  if (experts < kLeastExpertsForPairs) return;
+  for (std::int64_t j = 0; j < kPairs; ++j) {
+    const double scale = 0.9 + 0.2 * pair.uniform(j);
+    for (std::int64_t k = 0; k < width; ++k) w[(2 * j + 1) * width + k] = -w[2 * j * width + k] * scale;
+  }
+  for (std::int64_t i = (experts - 1) * width; i < experts * width; ++i) w[i] = 0.01 * generator.normal(i);
+}
+
+// Matrices whose elements are normal / sqrt(fan_in), times two for the head.
+void fill_matrix(const Generator& generator, const Shape& shape, bool head, double* w) {
+  const std::int64_t n = shape_numel(shape);
+  const double root = std::sqrt(static_cast<double>(shape.back()));
+  for (std::int64_t i = 0; i < n; ++i) w[i] = (head ? 2 * generator.normal(i) : generator.normal(i)) / root;
+}
+
+HostTensor weight(const ParameterInfo& parameter, std::uint64_t seed) {
+  HostTensor tensor = HostTensor::zeros(DType::float64, parameter.shape);
+  double* w = tensor.as<double>();
+  const std::int64_t n = tensor.numel();
+  const std::string_view name = parameter.name;
+  const Generator generator(seed, "weights/" + parameter.name);
+  const auto each = [&](auto value) {
+    for (std::int64_t i = 0; i < n; ++i) w[i] = value(i);
+  };
+  if (name.ends_with(".A_log")) {
+    const double low = std::log(0.002), high = std::log(2.5);
+    each([&](std::int64_t i) {
+      return low + (high - low) * (static_cast<double>(i) + generator.uniform(i)) / static_cast<double>(n);
+    });
+  } else if (name.ends_with(".mlp.gate.weight")) {
+    fill_router(generator, Generator(seed, "weights/" + parameter.name + "/pair"), parameter.shape, w);
+  } else if (name.ends_with(".linear_attn.norm.weight")) {
+    each([&](std::int64_t i) { return 1 + 0.3 * generator.normal(i); });
+  } else if (name.ends_with("norm.weight")) {
+    each([&](std::int64_t i) { return 0.3 * generator.normal(i); });
+  } else if (name.ends_with(".dt_bias") || name.ends_with(".conv1d.weight")) {
+    each([&](std::int64_t i) { return 0.5 * generator.normal(i); });
+  } else if (name.ends_with("embed_tokens.weight")) {
+    each([&](std::int64_t i) { return generator.normal(i); });
+  } else {
+    fill_matrix(generator, parameter.shape, name == "lm_head.weight", w);
+  }
+  return tensor;
+}
+
+}  // namespace
+
+std::map<std::string, HostTensor> initial_weights(const ModelConfig& config, std::uint64_t seed) {
+  std::map<std::string, HostTensor> weights;
+  for (const auto& parameter : parameters_of(config))
+    weights.emplace(parameter.name, weight(parameter, seed));
+  return weights;
+}
+
+}  // namespace meshparity::scenarios
