@@ -3,6 +3,7 @@
 // and no JSON schema.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <string>
 #include <vector>
@@ -18,7 +19,7 @@ struct WorkerCommand {
 
 struct Options {
   int jobs = 2;
-  double timeout_seconds = 120;       // per job
+  double timeout_seconds = 120;       // per job, a new worker's start included; 0 or less = none
   std::size_t jobs_per_worker = 200;  // a worker is replaced after so many (leaks stay bounded)
 };
 
@@ -33,10 +34,20 @@ struct Outcome {
   double seconds = 0;
 };
 
+// How a worker learns its memory limit: posix_spawn cannot set one, so the worker sets it on itself
+// (apply_worker_limits).
+inline constexpr char kMemoryVariable[] = "MESHPARITY_RLIMIT_DATA";
+
 // Runs all lines over `options.jobs` workers; calls `done` in the caller's thread, one outcome per job in
 // finishing order. Returning false from `done` stops early. Throws RunError if a worker cannot be started at
 // all.
 void run_jobs(const std::vector<std::string>& lines, const WorkerCommand& command, const Options& options,
               const std::function<bool(const Outcome&)>& done);
+
+// Called first in a worker's main: limits RLIMIT_DATA to MESHPARITY_RLIMIT_DATA bytes (0 or absent: no limit;
+// sanitizer builds: never, their shadow memory counts), writes no core file, and dies with the process that
+// started it. Does nothing where the variable is absent. Throws InputError if it is no number, RunError if
+// the limit cannot be set.
+void apply_worker_limits();
 
 }  // namespace meshparity::run
