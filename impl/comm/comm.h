@@ -15,13 +15,23 @@
 
 namespace meshparity::impl {
 
-// Where and why a collective happens: "layers.3.linear_attn.out_proj". The operation and, in backward,
-// ":backward" are appended by the call ("layers.3.linear_attn.out_proj:all_reduce:backward").
+// Where and why a collective happens: "layers.3.linear_attn.out_proj"; the backward of a differentiable form
+// calls with "layers.3.linear_attn.out_proj:backward" (this is what a decorator of Collectives sees). Logs
+// and reports show event_site, with the operation: "layers.3.linear_attn.out_proj:all_reduce:backward".
 using Site = std::string;
+std::string event_site(const Site& site, const std::string& op);
 
-// One line of the communication log: elements that left this rank.
+// One line of the communication log: elements that left this rank, by a definition that does not depend on
+// the engine. With w = group size, own = elements of this rank's part, n = elements of x:
+//   all_gather        own * (w-1)
+//   reduce_scatter    n - own
+//   all_to_all        rows to others * elements per row
+//   all_reduce(_max)  as reduce-scatter and all-gather of floor-cut parts: n - own + own * (w-1),
+//                     own = cut(n, w, rank)
+//   barrier           0
+// Groups of one rank log nothing.
 struct CommEvent {
-  std::string site;
+  std::string site;  // event_site
   std::string axis;  // "tp", "fsdp", ...
   std::string op;    // all_reduce, all_gather, ...
   std::int64_t elements_sent = 0;
@@ -42,8 +52,11 @@ class Group {
 };
 
 // The collectives as an object: a fault, a tracer or an accounting layer is a decorator over one of these.
-// Sizes are the parts of all group ranks along `dim`, empty parts allowed. No call changes its input. Groups
-// of size 1 copy nothing.
+// Sizes are the parts of all group ranks along `dim` (negative: counted from the end), empty parts allowed;
+// all ranks give the same list. x has any shape, equal on all ranks but for the parts along `dim`; float64,
+// float32, bfloat16, int64 and what else the engine carries; sums are taken in the dtype of x. No call
+// changes its input; results carry no gradient; groups of size 1 return x itself. Throws RunError naming site
+// and rank where x does not fit the sizes and, in process, where ranks disagree.
 class Collectives {
  public:
   virtual ~Collectives() = default;
@@ -66,19 +79,25 @@ class Collectives {
 // with `ordered`: gather and add). Logs every call in `log` if given.
 std::shared_ptr<Collectives> make_collectives(std::vector<CommEvent>* log, bool ordered);
 
-// Differentiable forms. Each runs collectives in forward and backward through the same object.
-at::Tensor copy_to(Collectives&, const Group&, const at::Tensor& x, const Site&);  // identity | all-reduce
-at::Tensor reduce_from(Collectives&, const Group&, const at::Tensor& x,
-                       const Site&);  // all-reduce | identity
+// Differentiable forms. Each runs its collectives through the same object, which must outlive the graph. A
+// rank takes part in backward if its output reaches its loss, even where the gradient arriving there is
+// undefined or empty; all ranks of a group must agree on whether x requires grad. No second derivatives.
+// Forward identity, backward all-reduce.
+at::Tensor copy_to(Collectives&, const Group&, const at::Tensor& x, const Site&);
+// Forward all-reduce, backward identity.
+at::Tensor reduce_from(Collectives&, const Group&, const at::Tensor& x, const Site&);
+// Forward all-gather, backward reduce-scatter.
 at::Tensor gather_from(Collectives&, const Group&, const at::Tensor& x,
-                       const std::vector<std::int64_t>& sizes, std::int64_t dim,
-                       const Site&);  // all-gather | reduce-scatter
+                       const std::vector<std::int64_t>& sizes, std::int64_t dim, const Site&);
+// Forward reduce-scatter, backward all-gather.
 at::Tensor scatter_to(Collectives&, const Group&, const at::Tensor& x, const std::vector<std::int64_t>& sizes,
-                      std::int64_t dim, const Site&);  // reduce-scatter | all-gather
+                      std::int64_t dim, const Site&);
+// Forward this rank's slice of what all hold alike, backward all-gather.
 at::Tensor split_to(Collectives&, const Group&, const at::Tensor& x, const std::vector<std::int64_t>& sizes,
-                    std::int64_t dim, const Site&);  // own slice | all-gather
+                    std::int64_t dim, const Site&);
+// Forward all-to-all, backward the all-to-all back.
 at::Tensor exchange(Collectives&, const Group&, const at::Tensor& x, const std::vector<std::int64_t>& send,
-                    const std::vector<std::int64_t>& recv, const Site&);  // all-to-all | all-to-all
+                    const std::vector<std::int64_t>& recv, const Site&);
 
 // Gives every rank its groups. `members` are world ranks in group order and must contain this rank; the same
 // call is made by all members (and, on gloo and nccl, in the same order by all).
@@ -92,12 +111,15 @@ class Engine {
 
 struct InProcessOptions {
   std::uint64_t permute_seed =
-      0;  // non-zero: reductions in a seeded order instead of rank order (to measure noise)
+      0;  // non-zero: reductions in a seeded order, not rank order (to measure noise)
+  double wait_limit_seconds = 60;  // a rank that waits longer in one collective ends the run as a desync
 };
 // Runs `program` on `world` threads (ATen threads 1 each), one engine each. A rank that throws fails the
-// others' pending collectives instead of hanging them; the first error (by cause, not by time) is rethrown
-// with its rank. A mismatched collective (op, shape, dtype or site differ between ranks) throws at once,
-// naming per rank what each called.
+// others' pending and later collectives instead of hanging them; the first error (by cause, not by time) is
+// rethrown with its rank, InputError as such and everything else as RunError. A mismatched collective (op,
+// shape, dtype, part sizes or site differ between ranks) throws at once, naming per rank what each called; so
+// does a state in which no rank can go on (ranks wait in different groups, or for one that returned). A rank
+// makes its collective calls from its own thread. At most 255 ranks.
 void run_in_process(int world, const InProcessOptions& options, const std::function<void(Engine&)>& program);
 
 // One process of a c10d Gloo world on loopback; `store_file` is the rendezvous (FileStore). nccl: CUDA builds

@@ -1,0 +1,66 @@
+// Running a program on a world of threads, and handing each thread its groups.
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "harness/types/error.h"
+#include "impl/comm/group.h"
+#include "impl/comm/in_process.h"
+
+namespace meshparity::impl {
+namespace {
+
+class InProcessEngine final : public Engine {
+ public:
+  InProcessEngine(std::shared_ptr<World> world, int rank) : world_(std::move(world)), rank_(rank) {}
+
+  int rank() const override { return rank_; }
+  int world() const override { return world_->size(); }
+  std::shared_ptr<Group> group(const std::string& axis, const std::vector<int>& members) override {
+    const int member = member_index(axis, members, rank_, world());
+    auto backend = c10::make_intrusive<InProcessBackend>(world_, world_->meeting(axis, members), member);
+    return std::make_shared<Group>(axis, member, static_cast<int>(members.size()), std::move(backend));
+  }
+
+ private:
+  std::shared_ptr<World> world_;
+  int rank_;
+};
+
+void run_rank(const std::shared_ptr<World>& world, int rank, const std::function<void(Engine&)>& program) {
+  try {
+    at::set_num_threads(1);
+    InProcessEngine engine(world, rank);
+    program(engine);
+    world->returned(rank);
+  } catch (...) {
+    world->threw(rank, std::current_exception());
+  }
+}
+
+}  // namespace
+
+void run_in_process(int world_size, const InProcessOptions& options,
+                    const std::function<void(Engine&)>& program) {
+  if (world_size < 1 || world_size > kLargestWorld) {
+    throw RunError("a world in one process has 1 to " + std::to_string(kLargestWorld) + " ranks, not " +
+                   std::to_string(world_size));
+  }
+  auto world = std::make_shared<World>(world_size, options);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < world_size; ++rank) {
+    try {
+      threads.emplace_back([&, rank] { run_rank(world, rank, program); });
+    } catch (const std::system_error& e) {
+      world->fail("cannot start rank " + std::to_string(rank) + ": " + e.what());
+      break;
+    }
+  }
+  for (std::thread& thread : threads) thread.join();
+  world->rethrow_cause();
+}
+
+}  // namespace meshparity::impl
