@@ -1,0 +1,158 @@
+#include "golden/store.h"
+
+#include <openssl/sha.h>
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "golden/atomic_file.h"
+#include "golden/guard.h"
+#include "golden/hdf5_io.h"
+#include "golden/schema.h"
+#include "harness/types/error.h"
+
+namespace meshparity::golden {
+namespace {
+
+using nlohmann::json;
+
+std::vector<std::int64_t> input(const Store& store, const std::string& name) {
+  const std::string path = "inputs/" + name;
+  const auto found = store.tensors.find(path);
+  if (found == store.tensors.end()) throw InputError(store.file, path, "is missing");
+  if (found->second.dtype != DType::int64)
+    throw InputError(store.file, path,
+                     "has dtype " + std::string(dtype_name(found->second.dtype)) + ", must be int64");
+  return found->second.to_int64();
+}
+
+// "tiny-dense.packed-odd.h5" -> "packed-odd": packaged goldens are called <model>.<batch>.h5.
+std::string batch_name(const Store& store) {
+  if (const auto named = store.attributes.find("batch"); named != store.attributes.end())
+    return named->second;
+  const std::string stem = std::filesystem::path(store.file).stem().string();
+  const auto dot = stem.find('.');
+  return dot == std::string::npos ? stem : stem.substr(dot + 1);
+}
+
+}  // namespace
+
+std::string sha256_hex(const void* data, std::size_t bytes) {
+  unsigned char digest[SHA256_DIGEST_LENGTH];
+  SHA256(static_cast<const unsigned char*>(data), bytes, digest);
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string hex;
+  for (const unsigned char b : digest) {
+    hex += kDigits[b >> 4];
+    hex += kDigits[b & 15];
+  }
+  return hex;
+}
+
+std::string content_hash(const Store& store) {
+  std::map<std::string, std::string> hashes;
+  for (const auto& [path, text] : store.strings) hashes[path] = sha256_hex(text.data(), text.size());
+  for (const auto& [path, tensor] : store.tensors)
+    hashes[path] = sha256_hex(tensor.bytes.data(), tensor.bytes.size());
+  std::string lines;
+  for (const auto& [path, hash] : hashes) lines += path + " " + hash + "\n";
+  return sha256_hex(lines.data(), lines.size());
+}
+
+Store read(const std::string& path, Kind kind) {
+  RawContent content = read_guarded(path);
+  verify_hashes(content, kind);
+  check_schema(content.store, kind);
+  return std::move(content.store);
+}
+
+void write(const std::string& path, const Store& store) {
+  Store whole = store;
+  whole.file = path;
+  whole.attributes["schema"] = std::to_string(kSchema);
+  whole.attributes["content_sha256"] = content_hash(whole);
+  for (const auto& [name, tensor] : whole.tensors)
+    if (tensor.bytes.size() != static_cast<std::size_t>(tensor.numel()) * dtype_size(tensor.dtype))
+      throw InputError(path, name,
+                       "holds " + std::to_string(tensor.bytes.size()) + " bytes, which is not shape " +
+                           shape_text(tensor.shape));
+  const std::vector<std::byte> image = hdf5_image(whole);
+  write_atomically(path, image.data(), image.size());
+}
+
+Batch batch_of(const Store& store) {
+  Batch batch;
+  batch.name = batch_name(store);
+  batch.token_ids = input(store, "token_ids");
+  batch.labels = input(store, "labels");
+  batch.document_offsets = input(store, "document_offsets");
+  batch.row_offsets = input(store, "row_offsets");
+  if (store.has("inputs/micro_batch_offsets"))
+    batch.micro_batch_offsets = input(store, "micro_batch_offsets");
+  else
+    batch.micro_batch_offsets = {0, batch.rows()};
+  if (store.has("inputs/position_ids")) batch.position_ids = input(store, "position_ids");
+  const std::int64_t vocab = vocab_of(store);
+  batch.validate(store.file, vocab > 0 ? vocab : std::numeric_limits<std::int64_t>::max());
+  return batch;
+}
+
+TrainSpec train_of(const Store& store) {
+  TrainSpec train;
+  train.steps = steps_of(store);
+  const auto found = store.strings.find("train");
+  if (found == store.strings.end()) {
+    if (train.steps > 0) throw InputError(store.file, "train", "is missing, and expected/step1 needs it");
+    return train;
+  }
+  const json text = json::parse(found->second, nullptr, false);
+  if (!text.is_object()) throw InputError(store.file, "train", "is not a JSON object");
+  const auto fail = [&](const std::string& field, const std::string& what) {
+    throw InputError(store.file, "train: " + field, what);
+  };
+  const auto number = [&](const json& holder, const std::string& field, double least, double most) {
+    if (!holder.is_number()) fail(field, "must be a number");
+    const double value = holder.get<double>();
+    if (!(value >= least && value <= most)) {
+      char range[80];
+      std::snprintf(range, sizeof range, "must lie between %g and %g", least, most);
+      fail(field, range);
+    }
+    return value;
+  };
+  constexpr double kTiny = std::numeric_limits<double>::min(), kHuge = std::numeric_limits<double>::max();
+  for (const auto& [field, value] : text.items()) {
+    if (field == "loss") {
+      if (!value.is_string()) fail(field, "must be a string");
+      train.loss = value.get<std::string>();
+      bool known = false;
+      for (const char* policy : kLossPolicies) known |= train.loss == policy;
+      if (!known) fail(field, "'" + train.loss.substr(0, 40) + "' is no loss policy");
+    } else if (field == "lr") {
+      // The bound on weights is derived for learning rates up to 1e-3.
+      train.lr = number(value, field, kTiny, 1e-3);
+    } else if (field == "betas") {
+      if (!value.is_array() || value.size() != 2) fail(field, "must be two numbers");
+      constexpr double kBelowOne = 1 - 0x1p-53;
+      train.beta1 = number(value[0], field, 0, kBelowOne);
+      train.beta2 = number(value[1], field, 0, kBelowOne);
+    } else if (field == "eps") {
+      train.eps = number(value, field, kTiny, 1);
+    } else if (field == "weight_decay") {
+      train.weight_decay = number(value, field, 0, kHuge);
+    } else if (field == "max_grad_norm") {
+      train.max_grad_norm = number(value, field, kTiny, kHuge);
+    } else if (field == "num_tokens") {
+      train.num_tokens = number(value, field, kTiny, kHuge);
+    } else {
+      fail(field.substr(0, 40), "is unknown");
+    }
+  }
+  for (const char* field : {"loss", "lr", "betas", "eps", "weight_decay", "max_grad_norm", "num_tokens"})
+    if (!text.contains(field)) fail(field, "is missing");
+  return train;
+}
+
+}  // namespace meshparity::golden
