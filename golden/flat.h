@@ -21,10 +21,15 @@ class FlatError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A file's content with the hashes stored in it, none of it verified yet.
+inline constexpr char kMagic[] = "MPFLAT01";
+inline constexpr std::size_t kMagicBytes = sizeof kMagic - 1;
+
+// A file's content and hashes by path, not yet compared with each other. Hashes are computed as the data
+// arrives, while the guard reads on.
 struct RawContent {
   Store store;
-  std::map<std::string, std::string> hashes;  // path -> stored sha256; absent where the dataset has none
+  std::map<std::string, std::string> stored;    // lacks what has no sha256 in the file
+  std::map<std::string, std::string> computed;  // every dataset
 };
 
 // Writes the stream to a file descriptor. Throws FlatError if the descriptor cannot be written.

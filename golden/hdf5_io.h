@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "golden/limits.h"
 #include "golden/store.h"
 #include "harness/types/tensor.h"
 
@@ -22,23 +23,6 @@ class ContentSink {
   virtual void text(const std::string& path, const std::string& value, const std::string& sha256) = 0;
   virtual void tensor(const std::string& path, HostTensor value, const std::string& sha256) = 0;
 };
-
-// What bounds a file of any origin, so that neither a damaged nor a malicious one can exhaust the machine.
-struct Limits {
-  static constexpr std::size_t kNameBytes = 1024;
-  static constexpr std::size_t kTextBytes = std::size_t{16} << 20;
-  static constexpr std::size_t kRank = 8;
-  static constexpr std::size_t kObjects = 200'000;
-  static constexpr std::int64_t kDimension = std::int64_t{1} << 40;
-  // 16 = more than deflate gains on float data, so that compressed dumps pass while a tiny file cannot claim
-  // terabytes.
-  static std::uint64_t content_bytes(std::uint64_t file_bytes) {
-    return (std::uint64_t{256} << 20) + 16 * file_bytes;
-  }
-};
-
-// Letters, digits and printable signs without a space: hashes are taken over lines "<path> <sha256>".
-bool valid_path(const std::string& path);
 
 // Streams every root attribute and dataset of `file` into `sink`, each group in the order of names.
 // Contiguous, compact and chunked datasets (deflate, shuffle, fletcher32), fixed and variable strings, either

@@ -1,29 +1,13 @@
-#include "golden/flat.h"
-
-#include <unistd.h>
-
-#include <cerrno>
+// The reading side of flat.h: what the parent of a guard process runs. It trusts no length.
 #include <cstring>
 
+#include "golden/flat.h"
 #include "harness/types/error.h"
 
 namespace meshparity::golden {
 namespace {
 
-constexpr char kMagic[] = "MPFLAT01";
-constexpr std::size_t kMagicBytes = sizeof kMagic - 1;
-constexpr std::size_t kBuffer = std::size_t{1} << 18;
 constexpr std::size_t kHashDigits = 64;
-
-void write_all(int descriptor, const char* data, std::size_t bytes) {
-  while (bytes > 0) {
-    const ssize_t n = ::write(descriptor, data, bytes);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) throw FlatError("cannot write the stream");
-    data += n;
-    bytes -= static_cast<std::size_t>(n);
-  }
-}
 
 class Parser {
  public:
@@ -91,7 +75,7 @@ class Parser {
     std::string digits = get_text(kHashDigits);
     if (digits.empty()) return;
     if (digits.size() != kHashDigits) throw FlatError("a hash is not valid");
-    content_.hashes.emplace(path, std::move(digits));
+    content_.stored.emplace(path, std::move(digits));
   }
 
   void attribute() {
@@ -109,6 +93,7 @@ class Parser {
     new_path(path);
     std::string value = get_text(Limits::kTextBytes);
     hash(path);
+    content_.computed.emplace(path, sha256_hex(value.data(), value.size()));
     content_.store.strings.emplace(std::move(path), std::move(value));
   }
 
@@ -138,6 +123,7 @@ class Parser {
     spend(bytes);
     value.bytes.resize(bytes);
     source_.read(value.bytes.data(), bytes);
+    content_.computed.emplace(path, sha256_hex(value.bytes.data(), value.bytes.size()));
     content_.store.tensors.emplace(std::move(path), std::move(value));
   }
 
@@ -155,88 +141,6 @@ class Parser {
 };
 
 }  // namespace
-
-bool valid_path(const std::string& path) {
-  if (path.empty() || path.size() > Limits::kNameBytes || path.front() == '/' || path.back() == '/')
-    return false;
-  std::size_t part = 0;  // start of the current component; "" "." and ".." are none
-  for (std::size_t i = 0; i <= path.size(); ++i) {
-    if (i < path.size() && path[i] != '/') {
-      if (path[i] <= 0x20 || path[i] >= 0x7f) return false;
-      continue;
-    }
-    const std::string_view component(path.data() + part, i - part);
-    if (component.empty() || component == "." || component == "..") return false;
-    part = i + 1;
-  }
-  return true;
-}
-
-FlatWriter::FlatWriter(int descriptor) : descriptor_(descriptor) {
-  put(kMagic, kMagicBytes);
-}
-
-void FlatWriter::put(const void* data, std::size_t bytes) {
-  if (buffer_.size() + bytes > kBuffer) flush();
-  if (bytes >= kBuffer)
-    write_all(descriptor_, static_cast<const char*>(data), bytes);
-  else
-    buffer_.append(static_cast<const char*>(data), bytes);
-}
-
-void FlatWriter::flush() {
-  write_all(descriptor_, buffer_.data(), buffer_.size());
-  buffer_.clear();
-}
-
-void FlatWriter::put_text(const std::string& text) {
-  const auto bytes = static_cast<std::uint32_t>(text.size());
-  put(&bytes, sizeof bytes);
-  put(text.data(), text.size());
-}
-
-void FlatWriter::begin(char kind) {
-  put(&kind, 1);
-  ++records_;
-}
-
-void FlatWriter::attribute(const std::string& name, const std::string& value) {
-  begin('A');
-  put_text(name);
-  put_text(value);
-}
-
-void FlatWriter::text(const std::string& path, const std::string& value, const std::string& sha256) {
-  begin('S');
-  put_text(path);
-  put_text(value);
-  put_text(sha256);
-}
-
-void FlatWriter::tensor(const std::string& path, HostTensor value, const std::string& sha256) {
-  begin('T');
-  put_text(path);
-  put_text(sha256);
-  const std::uint8_t head[2] = {static_cast<std::uint8_t>(value.dtype),
-                                static_cast<std::uint8_t>(value.shape.size())};
-  put(head, sizeof head);
-  put(value.shape.data(), value.shape.size() * sizeof(std::int64_t));
-  put(value.bytes.data(), value.bytes.size());
-}
-
-void FlatWriter::error(const std::string& message) {
-  begin('E');
-  put_text(message.substr(0, 4 * Limits::kNameBytes));
-  flush();
-}
-
-void FlatWriter::end() {
-  const std::uint64_t records = records_;
-  const char kind = 'Z';
-  put(&kind, 1);
-  put(&records, sizeof records);
-  flush();
-}
 
 RawContent read_flat(ByteSource& source, std::uint64_t content_bytes) {
   return Parser(source, content_bytes).parse();
