@@ -1,0 +1,100 @@
+// The failing block is a format that people grep and paste: its text is fixed here, letter for letter.
+#include <catch2/catch.hpp>
+#include <limits>
+
+#include "reports/fixture.h"
+#include "reports/words.h"
+
+namespace meshparity::reports {
+
+TEST_CASE("a failing block states first, details indented, re-runs last") {
+  CHECK(failing_block(failing_case(), failing_check()) ==
+        "FAIL 5c1e9a2 mesh=tp2 dtype=bfloat16 check=grads tensor=model.layers.3.mlp.down_proj.weight  "
+        "41/524288 outside, "
+        "0 nonfinite, worst 3.0x bound\n"
+        "  worst   [17,402] on tp1 local [17,146]   got -3.1250e-02  want -2.9419e-02  abs 1.8e-03  bound "
+        "6.1e-04\n"
+        "  where   41 of 524288 (0.0078 %) outside, all in columns 384..511\n"
+        "  bound   tolerance row grads/bfloat16: 4 u sqrt(k) * absmag\n"
+        "  rerun   ./meshparity run --model tiny-dense --batch packed-odd --mesh tp2 --sp on --dtype "
+        "bfloat16 --check "
+        "grads --tensor model.layers.3.mlp.down_proj.weight\n");
+}
+
+TEST_CASE("what could not be compared says why instead of counts") {
+  const CaseResult result = failing_case();
+  CHECK(failing_block(result, result.checks[2]) ==
+        "INVALID 5c1e9a2 mesh=tp2 dtype=bfloat16 check=grads tensor=lm_head.weight  missing\n"
+        "  rerun   ./meshparity run --model tiny-dense --batch packed-odd --mesh tp2 --sp on --dtype "
+        "bfloat16 --check "
+        "grads --tensor lm_head.weight\n");
+}
+
+TEST_CASE("a bound of zero and values that are not finite are said in words") {
+  CaseResult result = failing_case();
+  CheckResult check = failing_check();
+  check.bound_used = std::numeric_limits<double>::infinity();
+  CHECK(failing_block(result, check).find("0 nonfinite, where nothing may differ\n") != std::string::npos);
+  check.bound_used = std::numeric_limits<double>::quiet_NaN();
+  check.got = std::numeric_limits<double>::quiet_NaN();
+  CHECK(failing_block(result, check).find("got nan") != std::string::npos);
+}
+
+TEST_CASE("within a check what cannot be judged comes first, and the rest is counted") {
+  CaseResult result = failing_case();
+  const std::string text = case_text(result);
+  CHECK(text.rfind("INVALID ", 0) == 0);
+  CHECK(text.find("\nFAIL ") != std::string::npos);
+  CHECK(text.find("logits") == std::string::npos);
+  for (int i = 0; i < 9; ++i) result.checks.push_back(failing_check());
+  CHECK(case_text(result).find(
+            "  more    6 tensors of this case not shown; all: ./meshparity run --model tiny-dense "
+            "--batch packed-odd --mesh tp2 --sp on --dtype bfloat16\n") != std::string::npos);
+}
+
+TEST_CASE("a case that has no verdicts is one greppable line and its re-run") {
+  const Run run = mixed_run();
+  CHECK(case_text(run.cases[0]) ==
+        "PASS 0000001 mesh=fsdp2.tp2 dtype=float64  2 tensors, worst bound used 12 % (grads "
+        "model.norm.weight)\n");
+  CHECK(case_text(run.cases[2]) ==
+        "SKIP 0000002 mesh=tp8 dtype=float64  tp8: tp must divide linear_num_key_heads=6\n");
+  CHECK(case_text(run.cases[3]) ==
+        "ERROR 0000003 mesh=tp4 dtype=float64  killed by SIGSEGV; stderr ends:  [31mred  <end>\n"
+        "  rerun   ./meshparity run --model tiny-dense --batch rows --mesh tp4\n");
+}
+
+TEST_CASE("the summary counts every state that occurs and names the worst share of a bound") {
+  Run run = mixed_run();
+  CHECK(summary_text(run) ==
+        "4 listed  1 pass  1 fail  1 skip  1 error  worst bound used 3.0x (grads "
+        "model.layers.3.mlp.down_proj.weight, "
+        "tp2)  3.8 s");
+  run.cases.resize(1);
+  CHECK(summary_text(run) ==
+        "4 listed  1 pass  0 fail  0 skip  (1 of 4 have a result)  worst bound used 12 % (grads "
+        "model.norm.weight, "
+        "fsdp2.tp2)  3.8 s");
+}
+
+TEST_CASE("a re-run line keeps quoting, replaces old filters and knows other verbs") {
+  CaseResult result;
+  result.case_line = "--golden 'my file.h5' --mesh tp2 --check loss --tensor '*norm*' --seed 3";
+  CHECK(rerun_line(result, "grads", "a*b") ==
+        "./meshparity run --golden 'my file.h5' --mesh tp2 --seed 3 --check grads --tensor 'a*b'");
+  result.case_line = "compare --golden g.h5 'it'\\''s.h5'";
+  CHECK(rerun_line(result, "loss", "loss/sum") ==
+        "./meshparity compare --golden g.h5 'it'\\''s.h5' --check loss --tensor loss/sum");
+  CHECK(split_words("a 'b c' \"d\"'e' \\'f '' ") == std::vector<std::string>{"a", "b c", "de", "'f", ""});
+}
+
+TEST_CASE("shares of a bound read as percent up to the bound and as factors beyond") {
+  CHECK(share_of_bound(0) == "0 %");
+  CHECK(share_of_bound(1e-9) == "<0.1 %");
+  CHECK(share_of_bound(0.0123) == "1.2 %");
+  CHECK(share_of_bound(1) == "100 %");
+  CHECK(share_of_bound(1.04) == "1.0x");
+  CHECK(share_of_bound(3.2e7) == "3.2e+07x");
+}
+
+}  // namespace meshparity::reports
