@@ -1,7 +1,7 @@
 """Random weights and token ids, number for number those of harness/types/generator.h and scenarios/initial_weights.h.
 
-Every value is a pure function of (seed, name, index). The logarithm and cosine come from the C library (module math, not
-numpy, whose own versions may differ in the last bit), as in C++.
+Every value is a pure function of (seed, name, index). The logarithm and cosine come from the C library, as in C++
+(module math, not numpy, whose own versions may differ in the last bit).
 """
 import math
 

@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from golden.upstream.batches import IGNORE
 from golden.upstream.models import parameters, routers
 
-PARTS = ("logits", "grads", "steps")
-
 
 def document_cross_entropies(model, batch, begin, end):
     """Logits [n, V] and cross entropies [n] (0 where the label is ignored) of one document."""
@@ -51,7 +49,6 @@ def losses(ce, batch, num_tokens):
 
 def backward(model, batch):
     """Leaves the gradients of token_mean over the whole batch in the parameters."""
-    model.zero_grad(set_to_none=False)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)  # nothing reaches it: the gradient is 0, not absent
     count = max(1, int((batch.labels != IGNORE).sum()))
@@ -72,7 +69,7 @@ def numpy_of(tensor):
 
 
 def compute(model, batch, train, parts, steps):
-    """The /expected tree as {path: array}. `parts` of PARTS; the model's weights are those after `steps` steps at return."""
+    """The /expected tree as {path: array}; `parts` of ("grads", "steps"). Moves the model's weights by the steps."""
     expected = {}
     logits, ce = forward(model, batch)
     values, denominators = losses(ce, batch, train["num_tokens"])

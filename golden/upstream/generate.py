@@ -27,6 +27,7 @@ SCENARIOS = store.ROOT / "scenarios"
 WEIGHT_SEED = 7
 TRAIN_DEFAULTS = {"loss": "token_mean", "lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1,
                   "max_grad_norm": 1.0, "num_tokens": 100}
+HELD = {"none": ("grads", "steps"), "steps": ("grads",), "grads": ()}  # what is held without something
 # What each packaged golden holds beside logits, logprobs, losses and denominators.
 PACKAGED = {("tiny-dense", "single"): (), ("tiny-moe", "single"): (),
             ("tiny-dense", "packed-odd"): ("grads",), ("tiny-moe", "packed-odd"): ("grads",),
@@ -68,8 +69,11 @@ def check_routing(counts):
         raise ValueError(f"routing is too even to show faults: {counts.tolist()}")
 
 
-def generate(config, weights, batch, train_text, parts, steps, seeded):
-    """The content of a golden, {path: array or str}, and lines to print. `weights` None: drawn from WEIGHT_SEED."""
+def generate(config, weights, batch, train_text, parts, steps, must_route=False):
+    """The content of a golden, {path: array or str}, and lines to print. `weights` None: drawn from WEIGHT_SEED.
+
+    must_route: refuse a MoE model whose last expert gets a token or whose loads are even.
+    """
     model = models.build(config)
     if weights is None:
         weights = {name: initial_weight(name, tuple(p.shape), WEIGHT_SEED)
@@ -80,7 +84,7 @@ def generate(config, weights, batch, train_text, parts, steps, seeded):
         counts, gap = expected.routing(model, batch)
         notes += [f"  layer {i}: tokens per expert {row.tolist()}" for i, row in enumerate(counts)]
         notes += [f"  smallest gap between chosen and refused experts {gap:.1e}"]
-        if seeded and counts.shape[1] >= 8:
+        if must_route:
             check_routing(counts)
     content = {"config": config, "train": train_text, **inputs_of(batch)}
     content.update({f"weights/{name}": value for name, value in weights.items()})
@@ -91,34 +95,31 @@ def generate(config, weights, batch, train_text, parts, steps, seeded):
 
 
 def from_scenario(model_name, batch_name, parts):
-    config = find(model_name, "models", ".json").read_text()
-    fields = json.loads(config)
-    vocab_size = fields.get("text_config", fields).get("vocab_size", 0)
-    batch, train = read_batch(find(batch_name, "batches", ".toml"), vocab_size)
-    return generate(config, None, batch, train_json(train), parts, train.get("steps", 0), seeded=True)
+    """Content, lines to print and attributes of the golden of a model and a batch."""
+    config = models.text_config(find(model_name, "models", ".json"))
+    batch, train = read_batch(find(batch_name, "batches", ".toml"), json.loads(config)["vocab_size"])
+    packaged = (model_name, batch_name) in PACKAGED
+    steps = train.get("steps", 0)
+    content, notes = generate(config, None, batch, train_json(train), parts, steps, must_route=packaged)
+    return content, notes, {"seed": WEIGHT_SEED, "model": Path(model_name).stem, "batch": Path(batch_name).stem}
 
 
 def from_golden(path):
-    """The same inputs and weights again, and the same parts of /expected."""
-    old, _ = store.read(path)
+    """The same for the inputs, weights and parts of /expected of a golden that exists."""
+    old, attributes = store.read(path)
     weights = {name[8:]: value for name, value in old.items() if name.startswith("weights/")}
     steps = sum(f"expected/step{k}/weights/{next(iter(weights))}" in old for k in range(1, 100))
-    parts = ("grads",) * any(n.startswith("expected/grads/") for n in old) + ("steps",) * bool(steps)
-    return generate(old["config"], weights, batch_from(old), old.get("train", train_json({})), parts, steps, seeded=False)
-
-
-def write(target, content, notes, seconds, reason, names):
-    seed = WEIGHT_SEED
-    digest = store.write(target, content, store.provenance(seed, reason, **names))
-    size = Path(target).stat().st_size
-    print(f"{target}: {size / 2**20:.2f} MiB, {seconds:.1f} s, content {digest[:12]}", *notes, sep="\n")
+    parts = ("grads",) * any(name.startswith("expected/grads/") for name in old) + ("steps",) * bool(steps)
+    content, notes = generate(old["config"], weights, batch_from(old), old.get("train", train_json({})), parts, steps)
+    return content, notes, {name: attributes[name] for name in ("seed", "model", "batch") if name in attributes}
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a name in scenarios/models, a config.json or a directory that holds one")
     parser.add_argument("--batch", help="a name in scenarios/batches or a TOML file")
-    parser.add_argument("--without", default="", help="parts to leave out: grads (and so steps), steps")
+    parser.add_argument("--without", choices=HELD, help="parts to leave out: grads (and so steps), steps, or none; "
+                        "not given, a packaged golden holds what it is packaged with and others hold everything")
     parser.add_argument("--like", help="a golden whose inputs and weights are computed again")
     parser.add_argument("--packaged", metavar="DIR", help="write every packaged golden into DIR")
     parser.add_argument("--to", help="the file to write")
@@ -126,22 +127,21 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     if not args.packaged and not (args.to and (args.like or (args.model and args.batch))):
         parser.error("needs --packaged DIR, or --to FILE with --like GOLDEN or with --model and --batch")
-    without = set(filter(None, args.without.split(",")))
-    if without - {"grads", "steps"}:
-        parser.error(f"--without knows grads and steps, not {', '.join(sorted(without))}")
     lift()
     torch.set_num_threads(1)  # one order of summation, whatever the machine
     if args.packaged:
         jobs = [(m, b, parts, Path(args.packaged) / f"{m}.{b}.h5") for (m, b), parts in PACKAGED.items()]
     else:
-        parts = () if "grads" in without else ("grads",) if "steps" in without else ("grads", "steps")
+        parts = HELD[args.without] if args.without else PACKAGED.get((args.model, args.batch), HELD["none"])
         jobs = [(args.model, args.batch, parts, args.to)]
     try:
         for model, batch, parts, target in jobs:
             start = time.perf_counter()
-            content, notes = from_golden(args.like) if args.like else from_scenario(model, batch, parts)
-            names = {} if args.like else {"model": Path(model).stem, "batch": Path(batch).stem}
-            write(target, content, notes, time.perf_counter() - start, args.reason, names)
+            source = (from_golden, args.like) if args.like else (from_scenario, model, batch, parts)
+            content, notes, attributes = source[0](*source[1:])
+            digest = store.write(target, content, {**store.provenance(args.reason), **attributes})
+            size, seconds = Path(target).stat().st_size / 2**20, time.perf_counter() - start
+            print(f"{target}: {size:.2f} MiB, {seconds:.1f} s, content {digest[:12]}", *notes, sep="\n")
     except (ValueError, KeyError, OSError) as error:
         print(f"generate: {error}", file=sys.stderr)
         return 2

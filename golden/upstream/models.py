@@ -13,12 +13,25 @@ CLASSES = {
 }
 
 
-def build(config_json, where="config.json"):
-    """An eager model on the CPU with the library's own initial values. Raises ValueError for another architecture."""
-    fields = json.loads(config_json)
-    fields = fields.get("text_config", fields)  # of a multimodal config only the text model is run
+def text_config(path):
+    """config.json text of the text model; of a multimodal config its text_config, tied as the whole model is tied.
+
+    Raises ValueError naming the file for anything but Qwen3.5.
+    """
+    text = path.read_text()
+    fields = json.loads(text)
+    if "text_config" in fields:
+        tied = {"tie_word_embeddings": fields.get("tie_word_embeddings", False)}
+        fields = {**fields["text_config"], **tied}
+        text = json.dumps(fields, indent=2) + "\n"
     if fields.get("model_type") not in CLASSES:
-        raise ValueError(f"{where}: model_type: {fields.get('model_type')!r} is none of {', '.join(CLASSES)}")
+        raise ValueError(f"{path}: model_type: {fields.get('model_type')!r} is none of {', '.join(CLASSES)}")
+    return text
+
+
+def build(config_json):
+    """An eager model on the CPU with the library's own initial values."""
+    fields = json.loads(config_json)
     config_class, model_class = CLASSES[fields["model_type"]]
     config = config_class.from_dict(fields)
     config._attn_implementation = "eager"
@@ -27,9 +40,15 @@ def build(config_json, where="config.json"):
 
 
 def load(model, weights):
-    """Copies {checkpoint name: array} into the model; every name must be there and no other."""
+    """Copies {checkpoint name: array} into the model; every parameter must be there and no other name."""
+    own = parameters(model)
+    if set(own) != set(weights):
+        raise ValueError(f"weights: {', '.join(sorted(set(own) ^ set(weights)))} on one side only")
     with torch.no_grad():
-        model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()}, strict=True)
+        for name, parameter in own.items():
+            if tuple(parameter.shape) != weights[name].shape:
+                raise ValueError(f"weights/{name}: shape {weights[name].shape}, the model has {tuple(parameter.shape)}")
+            parameter.copy_(torch.from_numpy(weights[name]))
 
 
 def parameters(model):

@@ -36,7 +36,9 @@ def fixed_string(text):
 def git_commit():
     """The commit of this source tree, `+dirty` where what decides a golden is not committed, or `unknown`."""
     def git(*words):
-        return subprocess.run(("git", "-C", str(ROOT)) + words, check=True, capture_output=True, text=True).stdout.strip()
+        command = ["git", "-C", str(ROOT), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
     try:
         return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain", "--", *SOURCES) else "")
     except (OSError, subprocess.CalledProcessError):
@@ -73,10 +75,11 @@ def write(path, content, attributes):
     return everything["content_sha256"]
 
 
-def provenance(seed, reason, **extra):
+def provenance(reason):
     """The attributes that say where a golden comes from; nothing of this enters content_sha256."""
-    return {"generator": "golden/upstream", "versions": json.dumps(versions()), "seed": seed, "git_commit": git_commit(),
-            "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"), "reason": reason, **extra}
+    created = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"generator": "golden/upstream", "versions": json.dumps(versions()), "git_commit": git_commit(),
+            "created": created, "reason": reason}
 
 
 def read(path):
