@@ -1,0 +1,29 @@
+// Hugging Face checkpoints: a directory with config.json and one or many safetensors files, in and out.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "harness/types/batch.h"
+#include "harness/types/model_config.h"
+#include "harness/types/tensor.h"
+
+namespace meshparity::golden {
+
+// Every parameter of `config` under its text-only name, in the dtype it is stored in, from model.safetensors
+// or from the files named by model.safetensors.index.json. Names of the multimodal class
+// (model.language_model.*) are mapped, model.visual.* and mtp.* left out, experts stored one by one merged
+// into experts.gate_up_proj [E,2F,D] and experts.down_proj [E,D,F]. With tied embeddings lm_head.weight may
+// stand there if it equals the embedding. Throws InputError naming the file and the weight for one that is
+// missing, unknown, twice there or of a wrong shape.
+std::map<std::string, HostTensor> load_checkpoint(const std::string& directory, const ModelConfig& config);
+
+// Writes config.json and model.safetensors into `directory`, which is made where it does not exist.
+void save_checkpoint(const std::string& directory, const std::string& config_json,
+                     const std::map<std::string, HostTensor>& weights);
+
+// Writes batch.safetensors: token_ids [N], labels [N], document_offsets [D+1], row_offsets [R+1],
+// micro_batch_offsets [M+1], position_ids [3,N] where the batch has them; all int64.
+void export_batch(const std::string& directory, const Batch& batch);
+
+}  // namespace meshparity::golden
