@@ -118,6 +118,7 @@ CheckResult judge(const std::string& check, const std::string& tensor, const Met
     return r;
   }
   r.nonfinite = m.got_nonfinite;
+  r.worst = m.worst;
   r.max_abs = m.max_abs;
   r.max_rel = used(m.diff_norm, m.want_norm);
   r.got = m.worst_got;
@@ -156,6 +157,7 @@ CheckResult judge(const std::string& check, const std::string& tensor, const Met
   if (leak_at >= 0 && norm_ok && element_ok) {
     r.outside = leaked;
     r.where = index_text(want.shape, leak_at);
+    r.worst = leak_at;
     r.got = got.at(leak_at), r.want = 0, r.bound = 0;
     r.bound_used = std::numeric_limits<double>::infinity();
     r.reason = "nothing reaches index " + std::to_string(leak_at / (m.elements / want.shape[0])) +

@@ -1,0 +1,171 @@
+// Bounds from rows: derivations in docs/tolerance.md. Nothing here looks at what was got.
+#include "harness/tolerance/policy.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <string_view>
+
+#include "harness/types/error.h"
+
+namespace meshparity::tolerance {
+namespace {
+
+// What a bound scales with.
+struct Size {
+  double norm = 0;
+  double largest = 0;
+  double smallest_nonzero = 0;  // 0 if all are zero
+};
+
+Size size_of(const TensorView& t) {
+  Size size;
+  double squares = 0, smallest = INFINITY;
+  const auto add = [&](double x) {
+    const double a = std::fabs(x);
+    squares += x * x;
+    if (a > size.largest) size.largest = a;
+    if (a > 0 && a < smallest) smallest = a;
+  };
+  const std::int64_t n = t.numel();
+  if (t.dtype == DType::float64)
+    for (std::int64_t i = 0; i < n; ++i) add(t.as<double>()[i]);
+  else
+    for (std::int64_t i = 0; i < n; ++i) add(t.at(i));
+  size.norm = std::sqrt(squares);
+  size.smallest_nonzero = std::isinf(smallest) ? 0 : smallest;
+  return size;
+}
+
+std::string text(const char* format, double a, double b = 0, double c = 0, double d = 0) {
+  char buffer[256];
+  std::snprintf(buffer, sizeof buffer, format, a, b, c, d);
+  return buffer;
+}
+
+std::string row_name(const std::string& check, DType dtype) {
+  return check + "/" + std::string(dtype_name(dtype));
+}
+
+const Row& row_of(const Policy& policy, const std::string& name) {
+  const auto found = policy.rows.find(name);
+  if (found == policy.rows.end()) throw InputError("tolerance.toml", name, "the policy has no such row");
+  return found->second;
+}
+
+double relative_of(const Row& row, const Context& context) {
+  if (row.condition <= 0) return row.relative;
+  return row.condition * unit_roundoff(context.dtype) *
+         std::sqrt(reduction_lengths(context.config, context.tokens));
+}
+
+// Families with slices of dimension 0 that nothing may reach: experts without a token, embedding rows never
+// used.
+bool has_idle_slices(std::string_view tensor) {
+  return tensor.find(".mlp.experts.") != std::string_view::npos || tensor.ends_with("embed_tokens.weight");
+}
+
+double capped(double bound, double cap, double largest) {
+  return cap > 0 ? std::min(bound, cap * largest) : bound;
+}
+
+// The norm bound of one parameter's gradient, by the grads row.
+double gradient_bound(const Row& row, double relative, double grad_norm, double norm) {
+  return relative * std::max(norm, row.floor * grad_norm);
+}
+
+}  // namespace
+
+double reduction_lengths(const ModelConfig& c, std::int64_t tokens) {
+  const auto d = static_cast<double>(c.hidden_size), n = static_cast<double>(tokens);
+  const auto head = static_cast<double>(c.head_dim);
+  // Norm, projection, q/k norm, scores, softmax and values over the context, output projection.
+  const double attention = 2 * d + 2 * head + 2 * n + static_cast<double>(c.num_attention_heads) * head;
+  // Norm, projection, convolution, key norm, state and its read over the context, head norm, output
+  // projection.
+  const double delta = 2 * d + static_cast<double>(c.linear_conv_kernel_dim) +
+                       2 * static_cast<double>(c.linear_key_head_dim) + 2 * n +
+                       static_cast<double>(c.linear_value_head_dim + c.gdn_value_width());
+  // Norm, (router over all experts,) gate and up projection, down projection, sum over the chosen experts.
+  const double ffn =
+      c.is_moe()
+          ? 3 * d + static_cast<double>(c.num_experts + c.num_experts_per_tok +
+                                        std::max(c.moe_intermediate_size, c.shared_expert_intermediate_size))
+          : 2 * d + static_cast<double>(c.intermediate_size);
+  double sum = 2 * d;  // final norm and head
+  for (const bool full : c.full_attention) sum += (full ? attention : delta) + ffn;
+  return sum;
+}
+
+Limits limits(const Policy& policy, const std::string& check, const Context& context,
+              const TensorView& want) {
+  Limits l;
+  l.row = row_name(check, context.dtype);
+  const Row& row = row_of(policy, l.row);
+  const double relative = relative_of(row, context);
+  const Size size = size_of(want);
+  double norm_scale = size.norm, element_scale = size.largest;
+  if (check == "grads") {
+    norm_scale = std::max(size.norm, row.floor * context.grad_norm);
+    element_scale = std::max(size.largest, row.floor * context.grad_norm);
+    l.exact_zero_slices = has_idle_slices(context.tensor);
+  } else if (check == "logprobs" || check == "loss") {
+    // Nats are absolute: a token predicted with certainty has a logprob of 0 and errors like any other.
+    norm_scale = std::max(size.norm, row.floor * std::sqrt(static_cast<double>(want.numel())));
+    element_scale = std::max(size.largest, row.floor);
+  } else {
+    norm_scale = std::max(size.norm, row.floor * size.largest);
+  }
+  // std::max drops NaN; a bound made from one must accept nothing.
+  if (std::isnan(size.norm)) norm_scale = size.norm;
+  l.norm = relative * norm_scale;
+  // One element can hold the whole difference, so the norm's bound is also each element's.
+  l.element = capped(l.norm, row.cap, element_scale);
+  l.why =
+      text("%.3g * %.4g = %.3g on the norm, %.3g on each element", relative, norm_scale, l.norm, l.element) +
+      "; docs/tolerance.md#" + row.doc;
+  return l;
+}
+
+Limits weight_limits(const Policy& policy, const Context& context, const TensorView& want,
+                     const TensorView* want_grad) {
+  Limits l;
+  l.row = row_name("weights", context.dtype);
+  const Row& row = row_of(policy, l.row);
+  const Row& grads = row_of(policy, row_name("grads", context.dtype));
+  const double grads_relative = relative_of(grads, context);
+  const TrainSpec& t = context.train;
+  const Size weight = size_of(want);
+  const Size gradient = want_grad ? size_of(*want_grad) : Size{context.grad_norm, context.grad_norm, 0};
+
+  // Clipping multiplies by the same number everywhere; its own relative error is that of the gradient norm,
+  // no larger than the gradients': twice the bound covers both.
+  const double scale = std::min(1.0, t.max_grad_norm / (context.grad_norm + 1e-6));
+  const double delta = 2 * scale * gradient_bound(grads, grads_relative, context.grad_norm, gradient.norm);
+  double carried = 0;
+  for (int step = 1; delta > 0 && step <= context.step; ++step) {
+    // Weights of gradient i in the two moments after bias correction.
+    double kappa_squares = 0, first_in_second = 0;
+    for (int i = 1; i <= step; ++i) {
+      const double in_first = (1 - t.beta1) * std::pow(t.beta1, step - i) / (1 - std::pow(t.beta1, step));
+      const double in_second = (1 - t.beta2) * std::pow(t.beta2, step - i) / (1 - std::pow(t.beta2, step));
+      // Cauchy-Schwarz: |m| <= kappa sqrt(v). Infinite where the second moment forgets what the first
+      // remembers.
+      if (in_first > 0) kappa_squares += in_first * in_first / in_second;
+      if (i == 1) first_in_second = in_second;
+    }
+    const double kappa = std::sqrt(kappa_squares);
+    const double root = std::sqrt(first_in_second) * scale * gradient.smallest_nonzero;
+    const double sensitivity = (1 + kappa) * delta / (root + t.eps);
+    carried += t.lr * std::min(2 * kappa, sensitivity);
+  }
+  const double roundings = context.step * row.relative;
+  l.norm = capped(carried + roundings * weight.norm, row.cap, weight.largest);
+  l.element = capped(carried + roundings * weight.largest, row.cap, weight.largest);
+  l.why = text("gradient bound %.3g carried through AdamW %.3g + %.3g * ||want||, at most %.3g", delta,
+               carried, roundings, row.cap * weight.largest) +
+          "; docs/tolerance.md#" + row.doc;
+  return l;
+}
+
+}  // namespace meshparity::tolerance

@@ -1,0 +1,192 @@
+// The policy: constants are tested against numbers worked out by hand, and what a bound must never do.
+#include "harness/tolerance/policy.h"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "harness/types/error.h"
+
+namespace meshparity::tolerance {
+namespace {
+
+Policy policy() {
+  Policy p;
+  p.rows["logits/float64"] = {1e-12, 0, 0, 1e-9, "forward"};
+  p.rows["logprobs/float64"] = {1e-12, 0, 1.0, 1e-9, "nats"};
+  p.rows["loss/float64"] = {1e-12, 0, 1.0, 1e-9, "nats"};
+  p.rows["denominators/float64"] = {0, 0, 0, 0, "counts"};
+  p.rows["grads/float64"] = {1e-11, 0, 1e-3, 1e-9, "grads"};
+  p.rows["grads/float32"] = {0, 10, 1e-3, 0, "grads32"};
+  p.rows["weights/float64"] = {8.9e-16, 0, 0, 1e-9, "weights"};
+  return p;
+}
+
+HostTensor doubles(std::vector<double> v) {
+  return HostTensor::from(DType::float64, {static_cast<std::int64_t>(v.size())}, v);
+}
+
+Context context() {
+  Context c;
+  c.grad_norm = 2.0;
+  c.train.max_grad_norm = 0.5;
+  c.train.eps = 1e-6;
+  return c;
+}
+
+}  // namespace
+
+TEST_CASE("a row is relative to the norm of its tensor") {
+  const HostTensor want = doubles({3, 4});
+  const Limits l = limits(policy(), "logits", context(), want.view());
+  CHECK(l.norm == Approx(5e-12).epsilon(1e-12));
+  CHECK(l.element == l.norm);
+  CHECK(l.row == "logits/float64");
+  CHECK(l.why.find("docs/tolerance.md#forward") != std::string::npos);
+}
+
+TEST_CASE("a small gradient is judged on the scale of the whole") {
+  const Limits small = limits(policy(), "grads", context(), doubles({1e-9, 0}).view());
+  CHECK(small.norm == Approx(1e-11 * 1e-3 * 2).epsilon(1e-12));
+  const Limits large = limits(policy(), "grads", context(), doubles({0.3, 0.4}).view());
+  CHECK(large.norm == Approx(1e-11 * 0.5).epsilon(1e-12));
+}
+
+TEST_CASE("no element's bound exceeds the cap") {
+  const HostTensor want = HostTensor::from(DType::float64, {std::int64_t{1} << 16},
+                                           std::vector<double>(std::size_t{1} << 16, 0.5));
+  Context c = context();
+  const Limits l = limits(policy(), "grads", c, want.view());  // norm 128: 1.28e-9, cap 0.5e-9
+  CHECK(l.norm == Approx(1.28e-9));
+  CHECK(l.element == Approx(0.5e-9));
+  // A tensor far below the gradient norm: the cap is on the floor's scale.
+  c.grad_norm = 1e9;
+  CHECK(limits(policy(), "grads", c, want.view()).element == Approx(1e-11 * 1e6));
+}
+
+TEST_CASE("where nothing has a gradient nothing may have one") {
+  Context c = context();
+  c.grad_norm = 0;
+  const Limits l = limits(policy(), "grads", c, doubles({0, 0, 0}).view());
+  CHECK(l.norm == 0);
+  CHECK(l.element == 0);
+}
+
+TEST_CASE("slices nothing reaches are exact for experts and embedding rows only") {
+  Context c = context();
+  const HostTensor want = doubles({0, 1});
+  const auto exact = [&](const char* check, const char* name) {
+    c.tensor = name;
+    return limits(policy(), check, c, want.view()).exact_zero_slices;
+  };
+  CHECK(exact("grads", "model.layers.3.mlp.experts.gate_up_proj"));
+  CHECK(exact("grads", "model.layers.3.mlp.experts.down_proj"));
+  CHECK(exact("grads", "model.embed_tokens.weight"));
+  CHECK(!exact("grads", "model.layers.3.self_attn.q_norm.weight"));
+  CHECK(!exact("grads", "model.layers.3.mlp.shared_expert.up_proj.weight"));
+  CHECK(!exact("logits", "logits"));
+}
+
+TEST_CASE("nats have an absolute floor per token") {
+  const HostTensor sure = doubles({-1e-9, 0, 0, -1e-12});
+  const Limits l = limits(policy(), "logprobs", context(), sure.view());
+  CHECK(l.norm == Approx(2e-12));  // 1 nat on each of 4 tokens
+  CHECK(l.element == Approx(2e-12));
+  CHECK(limits(policy(), "loss", context(), HostTensor::scalar(0.5).view()).norm == Approx(1e-12));
+  CHECK(limits(policy(), "loss", context(), HostTensor::scalar(500).view()).norm == Approx(5e-10));
+}
+
+TEST_CASE("counts are exact") {
+  const Limits l = limits(policy(), "denominators", context(), doubles({37, 1, 0}).view());
+  CHECK(l.norm == 0);
+  CHECK(l.element == 0);
+}
+
+TEST_CASE("a condition is multiplied by roundoff and the root of the reduction lengths") {
+  Context c = context();
+  c.dtype = DType::float32;
+  c.tokens = 16;
+  c.config.hidden_size = 8, c.config.num_attention_heads = 2, c.config.head_dim = 4;
+  c.config.intermediate_size = 10;
+  c.config.full_attention = {true};
+  // attention 2*8 + 2*4 + 2*16 + 8 = 64, ffn 2*8 + 10 = 26, head 16.
+  CHECK(reduction_lengths(c.config, c.tokens) == 106);
+  const double relative = 10 * 0x1p-24 * std::sqrt(106.0);
+  CHECK(limits(policy(), "grads", c, doubles({3, 4}).view()).norm == Approx(5 * relative));
+}
+
+TEST_CASE("a longer path and a longer context never tighten a bound") {
+  ModelConfig c;
+  c.hidden_size = 8, c.num_attention_heads = 2, c.head_dim = 4, c.intermediate_size = 10;
+  c.linear_num_value_heads = 2, c.linear_value_head_dim = 4, c.linear_key_head_dim = 4;
+  c.full_attention = {true, false};
+  const double base = reduction_lengths(c, 10);
+  CHECK(reduction_lengths(c, 11) > base);
+  c.full_attention.push_back(false);
+  CHECK(reduction_lengths(c, 10) > base);
+}
+
+TEST_CASE("an expectation that is not a number accepts nothing") {
+  const HostTensor want = doubles({1, std::nan("")});
+  for (const char* check : {"logits", "grads", "logprobs"}) {
+    const Limits l = limits(policy(), check, context(), want.view());
+    CHECK_FALSE(0.0 <= l.norm);
+  }
+}
+
+TEST_CASE("a check without a row is refused") {
+  CHECK_THROWS_WITH(limits(policy(), "activations", context(), doubles({1}).view()),
+                    "tolerance.toml: activations/float64: the policy has no such row");
+  Context c = context();
+  c.dtype = DType::bfloat16;
+  CHECK_THROWS_AS(limits(policy(), "grads", c, doubles({1}).view()), InputError);
+}
+
+TEST_CASE("the gradient bound is carried through AdamW") {
+  Context c = context();
+  c.step = 1;
+  const HostTensor weight = doubles({0.5, -0.25, 1e3});  // a large weight, so that the cap does not act
+  const HostTensor gradient = doubles({0.3, -0.4, 0});
+  const TensorView gradient_view = gradient.view();
+  // scale 0.25; delta = 2 * 0.25 * 1e-11 * 0.5; kappa = 1; sqrt(v) = |g| * scale; smallest |g| = 0.3.
+  const double delta = 2 * 0.25 * 1e-11 * 0.5;
+  const double carried = 1e-3 * 2 * delta / (0.3 * 0.25 + 1e-6);
+  Limits l = weight_limits(policy(), c, weight.view(), &gradient_view);
+  CHECK(l.element == Approx(carried + 8.9e-16 * 1e3).epsilon(1e-5));
+  SECTION("more steps allow more") {
+    c.step = 3;
+    CHECK(weight_limits(policy(), c, weight.view(), &gradient_view).element > 3 * carried);
+  }
+  SECTION("without gradients the worst case is delta/eps") {
+    const double worst = 1e-3 * 2 * (2 * 0.25 * 1e-11 * 2.0) / 1e-6;
+    CHECK(weight_limits(policy(), c, weight.view(), nullptr).element == Approx(worst).epsilon(1e-3));
+  }
+  SECTION("never more than the cap") {
+    const HostTensor tiny = doubles({0.5, -0.25, 1e-3});
+    const HostTensor vanishing = doubles({0.3, 1e-12, 0});
+    const TensorView view = vanishing.view();
+    l = weight_limits(policy(), c, tiny.view(), &view);
+    CHECK(l.element <= 0.5e-9);
+    CHECK(l.norm <= 0.5e-9);
+  }
+  SECTION("without any gradient only rounding is left") {
+    c.grad_norm = 0;
+    const HostTensor none = doubles({0, 0, 0});
+    const TensorView view = none.view();
+    l = weight_limits(policy(), c, weight.view(), &view);
+    CHECK(l.element == Approx(8.9e-16 * 1e3));
+  }
+}
+
+TEST_CASE("forgetful moments do not make a bound out of nothing") {
+  Context c = context();
+  c.step = 3;
+  c.train.beta1 = 0, c.train.beta2 = 0;
+  const HostTensor weight = doubles({0.5}), gradient = doubles({0.3});
+  const TensorView g = gradient.view();
+  const Limits memoryless = weight_limits(policy(), c, weight.view(), &g);
+  CHECK(std::isfinite(memoryless.element));
+  c.train.beta1 = 0.9;
+  CHECK(weight_limits(policy(), c, weight.view(), &g).element == Approx(0.5e-9));
+}
+
+}  // namespace meshparity::tolerance
