@@ -34,6 +34,7 @@ struct RankInputs {
   int steps = 0;  // optimizer steps
   bool gradients = true;
   bool activations = false;
+  bool ordered_reductions = false;  // gather and add in rank order on any engine (--reduce ordered)
   at::ScalarType dtype = at::kDouble;
   // Full weights by checkpoint name, shared read-only by all ranks; a rank keeps its shard only.
   const std::map<std::string, at::Tensor>* weights = nullptr;

@@ -1,0 +1,19 @@
+// What every block is given besides its input and its weights.
+#pragma once
+
+#include "harness/types/model_config.h"
+#include "impl/blocks/packed_tokens.h"
+#include "impl/blocks/primitives.h"
+#include "impl/parallel/fully_sharded.h"
+#include "impl/parallel/tensor.h"
+
+namespace meshparity::impl {
+
+struct BlockContext {
+  const ModelConfig& config;
+  const Primitives& primitives;
+  TensorParallel tp;
+  const PackedTokens* tokens = nullptr;  // of the micro-batch at hand
+};
+
+}  // namespace meshparity::impl

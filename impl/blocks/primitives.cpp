@@ -1,0 +1,39 @@
+#include "impl/blocks/primitives.h"
+
+#include "impl/blocks/attention_core.h"
+#include "impl/blocks/conv.h"
+#include "impl/blocks/cross_entropy.h"
+#include "impl/blocks/delta_rule.h"
+#include "impl/blocks/embedding.h"
+#include "impl/blocks/linear.h"
+#include "impl/blocks/rms_norm.h"
+#include "impl/blocks/rope.h"
+
+namespace meshparity::impl {
+
+Primitives default_primitives() {
+  Primitives p;
+  p.linear = linear;
+  p.swiglu = swiglu;
+  p.output_gate = sigmoid_gate;
+  p.shared_expert_gate = sigmoid_gate;
+  p.rms_norm = rms_norm;
+  p.head_norm = rms_norm;
+  p.gated_rms_norm = gated_rms_norm;
+  p.l2norm = l2norm;
+  p.split_query_gate = split_query_gate;
+  p.rope = rope;
+  p.attention = attention;
+  p.short_conv = short_conv;
+  p.delta_gates = delta_gates;
+  p.delta_rule = delta_rule;
+  p.route = route;
+  p.experts_ffn = experts_ffn;
+  p.embedding_lookup = embedding_lookup;
+  p.logit_max = logit_max;
+  p.logit_sums = logit_sums;
+  p.logit_gradient = logit_gradient;
+  return p;
+}
+
+}  // namespace meshparity::impl

@@ -1,0 +1,58 @@
+// The one table through which blocks reach the functions of the model. An entry selects the CPU, CUDA or
+// fused version; a fault, a tracer or a deliberately wrong variant replaces or wraps one entry. To add a
+// primitive: its file, one entry here, one line in primitives.cpp. Shapes and sources stand with the default
+// of each entry, in the header named beside it.
+#pragma once
+
+#include <functional>
+
+#include "impl/blocks/experts.h"
+#include "impl/blocks/packed_tokens.h"
+
+namespace meshparity::impl {
+
+struct Primitives {
+  using Tensor = at::Tensor;
+  template <class F>
+  using Entry = std::function<F>;
+
+  // linear.h
+  Entry<Tensors(const Tensor& x, const Tensors& weights)> linear;
+  Entry<Tensor(const Tensor& gate, const Tensor& up)> swiglu;
+  Entry<Tensor(const Tensor& attended, const Tensor& gate)> output_gate;
+  Entry<Tensor(const Tensor& shared, const Tensor& gate)> shared_expert_gate;
+  // rms_norm.h
+  Entry<Tensor(const Tensor& x, const Tensor& weight, double eps)> rms_norm;   // residual stream
+  Entry<Tensor(const Tensor& x, const Tensor& weight, double eps)> head_norm;  // q_norm, k_norm
+  Entry<Tensor(const Tensor& x, const Tensor& weight, const Tensor& z, double eps)> gated_rms_norm;
+  Entry<Tensor(const Tensor& x, std::int64_t width)> l2norm;
+  // attention_core.h, rope.h
+  Entry<Tensors(const Tensor& query_gate, std::int64_t head_dim)> split_query_gate;
+  Entry<Tensor(const Tensor& x, const PackedTokens& tokens)> rope;
+  Entry<Tensor(const Tensor& q, const Tensor& k, const Tensor& v, const PackedTokens& tokens,
+               std::int64_t head_dim)>
+      attention;
+  // conv.h, delta_rule.h
+  Entry<Tensors(const Tensor& u, const Tensor& weight, const PackedTokens& tokens, std::int64_t split)>
+      short_conv;
+  Entry<Tensors(const Tensor& a, const Tensor& b, const Tensor& a_log, const Tensor& dt_bias)> delta_gates;
+  Entry<Tensor(const Tensor& qk, const Tensor& v, const Tensor& g, const Tensor& beta,
+               const PackedTokens& tokens, std::int64_t key_dim)>
+      delta_rule;
+  // experts.h
+  Entry<Routing(const Tensor& logits, std::int64_t k)> route;
+  Entry<Tensor(const Tensor& x, const Routing& routing, const Tensor& gate_up, const Tensor& down)>
+      experts_ffn;
+  // embedding.h, cross_entropy.h
+  Entry<Tensor(const Tensor& table, const Tensor& ids, std::int64_t begin)> embedding_lookup;
+  Entry<Tensor(const Tensor& logits)> logit_max;
+  Entry<Tensor(const Tensor& logits, const Tensor& max, const Tensor& labels, std::int64_t begin)> logit_sums;
+  Entry<Tensor(const Tensor& logits, const Tensor& lse, const Tensor& labels, std::int64_t begin,
+               const Tensor& dlogprob)>
+      logit_gradient;
+};
+
+// The table with the defaults, on ATen operators.
+Primitives default_primitives();
+
+}  // namespace meshparity::impl

@@ -1,0 +1,20 @@
+// What remains to be summed once all micro-batches have run backward: replicas over tp that saw different
+// tokens, heads or partial sums; replicated key-value heads; and the dp replicas. fsdp was summed by each
+// unit's reduce-scatter.
+#pragma once
+
+#include <memory>
+
+#include "impl/parallel/fully_sharded.h"
+
+namespace meshparity::impl {
+
+struct GradientGroups {
+  std::shared_ptr<Group> tp, kv_replicas, dp;
+};
+
+// Sums, in place, what the plan's rows say. One collective per group, whatever the number of parameters.
+void reduce_gradients(const ShardedParameters& parameters, Collectives& collectives,
+                      const GradientGroups& groups);
+
+}  // namespace meshparity::impl

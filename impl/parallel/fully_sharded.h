@@ -1,0 +1,84 @@
+// Fully sharded parameters. The parameters of a unit (the embedding, one layer, the final norm with the head)
+// lie in one flat tensor per rank: its shards, cut after tp along dimension 0 over fsdp. Gathering a unit is
+// one all-gather inside the graph; its backward is one reduce-scatter that leaves each rank its shard's
+// gradient, summed over the fsdp group. The gathered parameters live from the unit's forward to the end of
+// its backward. Values, gradients and optimizer state of all units are slices of flat buffers
+// (ShardedParameters), so that zeroing, the norm and the optimizer are a few operations whatever the number
+// of parameters.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "impl/autograd.h"
+#include "impl/blocks/dtype_policy.h"
+#include "impl/comm/comm.h"
+#include "impl/parallel/plan.h"
+
+namespace meshparity::impl {
+
+// The parameters of one unit as its blocks use them: whole after gathering over fsdp, this rank's part after
+// tp.
+class UnitWeights {
+ public:
+  void add(std::string name, at::Tensor value) { list_.emplace_back(std::move(name), std::move(value)); }
+  // By the end of the checkpoint name, from a dot on: "mlp.gate.weight". Throws RunError if there is none.
+  const at::Tensor& operator[](const char* suffix) const;
+
+ private:
+  std::vector<std::pair<std::string, at::Tensor>> list_;
+};
+
+class ShardedParameters {
+ public:
+  // One parameter's place in the flat buffers.
+  struct Entry {
+    const PlanRow* row = nullptr;
+    std::int64_t offset = 0, numel = 0;
+    Shape shape;  // of the shard
+  };
+
+  // Cuts this rank's shards out of the full weights. Throws RunError naming a parameter that is missing or
+  // misshapen.
+  ShardedParameters(const Plan& plan, const std::map<std::string, at::Tensor>& full, at::ScalarType dtype,
+                    const DtypePolicy& policy, std::shared_ptr<Collectives> collectives,
+                    std::shared_ptr<Group> fsdp);
+
+  std::size_t units() const { return units_.size(); }
+  // Gathers unit i ("embed", "layers.0", ..., "head") for one micro-batch.
+  UnitWeights gather(std::size_t unit) const;
+
+  const std::vector<Entry>& entries() const { return entries_; }
+  const at::Tensor& values() const { return values_; }        // [all shards of this rank]
+  const at::Tensor& gradients() const { return gradients_; }  // same layout; backward adds into it
+  at::Tensor value(const Entry& e) const {
+    return values_.slice(0, e.offset, e.offset + e.numel).view(e.shape);
+  }
+  at::Tensor gradient(const Entry& e) const {
+    return gradients_.slice(0, e.offset, e.offset + e.numel).view(e.shape);
+  }
+
+ private:
+  struct Unit {
+    std::string name;
+    std::size_t first = 0, count = 0;  // entries
+    at::Tensor leaf;            // slice of values_ that requires grad; its grad is a slice of gradients_
+    std::vector<Shape> shapes;  // of the gathered parameters
+    std::vector<std::vector<Shape>> parts;  // [fsdp rank][parameter] shape of that rank's shard
+    std::vector<std::int64_t> sizes;        // [fsdp rank] elements of that rank's flat part
+    std::vector<int> dims;                  // [parameter] dimension fsdp cuts
+  };
+  Tensors split(const Unit& unit) const;
+
+  DtypePolicy policy_;
+  std::shared_ptr<Collectives> collectives_;
+  std::shared_ptr<Group> fsdp_;
+  std::vector<Entry> entries_;
+  std::vector<Unit> units_;
+  at::Tensor values_, gradients_;
+};
+
+}  // namespace meshparity::impl

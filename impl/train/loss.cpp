@@ -1,0 +1,97 @@
+#include "impl/train/loss.h"
+
+#include <numeric>
+
+#include "harness/types/error.h"
+
+namespace meshparity::impl {
+namespace {
+
+double inverse(double count) {
+  return count > 0 ? 1 / count : 0;
+}
+
+std::int64_t non_empty(const std::vector<double>& counts) {
+  std::int64_t n = 0;
+  for (double c : counts) n += c > 0;
+  return n;
+}
+
+}  // namespace
+
+Normaliser Normaliser::count(const TokenLayout& layout, std::int64_t document_count, double num_tokens) {
+  Normaliser n;
+  n.num_tokens = num_tokens;
+  n.documents.assign(document_count, 0);
+  for (const auto& part : layout.micro_batches) {
+    double valid = 0;
+    for (std::int64_t t = 0; t < part.tokens(); ++t) {
+      if (part.labels[t] < 0) continue;
+      ++n.documents[part.documents[t]];
+      ++valid;
+    }
+    n.micro_batches.push_back(valid);
+  }
+  return n;
+}
+
+void Normaliser::globalise() {
+  std::vector<double> all(documents);
+  all.insert(all.end(), micro_batches.begin(), micro_batches.end());
+  const at::Tensor sums = sum_over_data_ranks(at::tensor(all, at::kDouble)).contiguous();
+  const double* data = sums.const_data_ptr<double>();
+  std::copy(data, data + documents.size(), documents.begin());
+  std::copy(data + documents.size(), data + all.size(), micro_batches.begin());
+}
+
+double Normaliser::tokens() const {
+  return std::accumulate(micro_batches.begin(), micro_batches.end(), 0.0);
+}
+
+double Normaliser::weight(const std::string& policy, std::int64_t micro_batch, std::int64_t document) const {
+  if (policy == "token_mean") return inverse(tokens());
+  if (policy == "sum") return 1;
+  if (policy == "sequence_mean") return inverse(documents[document]) * inverse(non_empty(documents));
+  if (policy == "micro_batch_mean")
+    return inverse(micro_batches[micro_batch]) * inverse(non_empty(micro_batches));
+  if (policy == "num_tokens") return inverse(num_tokens);
+  throw InputError("loss policy '" + policy + "' is unknown");
+}
+
+at::Tensor Normaliser::denominator(const std::string& policy) const {
+  const auto scalar = [](double v) { return at::scalar_tensor(v, at::kDouble); };
+  if (policy == "token_mean") return scalar(tokens());
+  if (policy == "sum") return scalar(1);
+  if (policy == "sequence_mean") return at::tensor(documents, at::kDouble);
+  if (policy == "micro_batch_mean") return at::tensor(micro_batches, at::kDouble);
+  if (policy == "num_tokens") return scalar(num_tokens);
+  throw InputError("loss policy '" + policy + "' is unknown");
+}
+
+at::Tensor Normaliser::weights(const MicroBatchTokens& tokens, std::int64_t micro_batch,
+                               at::ScalarType dtype) const {
+  const std::int64_t n = tokens.tokens();
+  at::Tensor out = at::zeros({static_cast<std::int64_t>(kLossPolicies.size()), n}, at::kDouble);
+  double* data = out.data_ptr<double>();
+  for (std::size_t p = 0; p < kLossPolicies.size(); ++p) {
+    std::int64_t document = -1;
+    double value = 0;
+    for (std::int64_t t = 0; t < n; ++t) {
+      if (tokens.labels[t] < 0) continue;
+      if (tokens.documents[t] != document) {
+        document = tokens.documents[t];
+        value = weight(kLossPolicies[p], micro_batch, document);
+      }
+      data[p * n + t] = value;
+    }
+  }
+  return out.to(dtype);
+}
+
+std::int64_t policy_index(const std::string& policy) {
+  for (std::size_t i = 0; i < kLossPolicies.size(); ++i)
+    if (policy == kLossPolicies[i]) return static_cast<std::int64_t>(i);
+  throw InputError("loss policy '" + policy + "' is unknown");
+}
+
+}  // namespace meshparity::impl

@@ -1,0 +1,204 @@
+// run_rank: builds this rank's objects, offers each to its seam, runs the steps, emits records.
+#include "impl/train/program.h"
+
+#include <torch/csrc/autograd/autograd.h>
+
+#include "harness/types/error.h"
+#include "impl/blocks/decoder.h"
+#include "impl/parallel/data.h"
+#include "impl/train/loss.h"
+#include "impl/train/optimizer.h"
+
+namespace meshparity::impl {
+namespace {
+
+struct Groups {
+  std::shared_ptr<Group> tp, kv_replicas, fsdp, dp, data, model;
+};
+
+// Every rank asks for its groups in the same order, as engines over processes need.
+Groups make_groups(Engine& engine, const Plan& plan) {
+  const Mesh& mesh = plan.mesh;
+  const RankCoordinate at = plan.at;
+  const auto members = [&](auto&& choose) {
+    std::vector<int> list;
+    for (int rank = 0; rank < mesh.world(); ++rank)
+      if (choose(coordinate_of(mesh, rank))) list.push_back(rank);
+    return list;
+  };
+  const auto same_tp = [&](const RankCoordinate& c) { return c.tp == at.tp; };
+  const auto same_fsdp = [&](const RankCoordinate& c) { return c.fsdp == at.fsdp; };
+  const auto same_dp = [&](const RankCoordinate& c) { return c.dp == at.dp; };
+  Groups g;
+  g.tp = engine.group("tp", members([&](const auto& c) { return same_dp(c) && same_fsdp(c); }));
+  const std::vector<int> replicas = plan.kv_replicas();
+  g.kv_replicas = engine.group("tp.kv", members([&](const auto& c) {
+                                 return same_dp(c) && same_fsdp(c) &&
+                                        std::find(replicas.begin(), replicas.end(), c.tp) != replicas.end();
+                               }));
+  g.fsdp = engine.group("fsdp", members([&](const auto& c) { return same_dp(c) && same_tp(c); }));
+  g.dp = engine.group("dp", members([&](const auto& c) { return same_fsdp(c) && same_tp(c); }));
+  g.data = engine.group("dp.fsdp", members(same_tp));
+  g.model = engine.group("fsdp.tp", members(same_dp));
+  return g;
+}
+
+// One micro-batch as the model takes it; the same in every step.
+struct MicroBatch {
+  PackedTokens packed;
+  DecoderInput input;
+  at::Tensor weights;  // [policies, T] loss weights
+  std::vector<std::int64_t> residual_sizes;
+};
+
+template <class T>
+void offer(const std::function<void(T&)>& hook, T& object) {
+  if (hook) hook(object);
+}
+
+class RankProgram {
+ public:
+  RankProgram(const RankInputs& inputs, Engine& engine, const Seams& seams, RankOutput& out)
+      : inputs_(inputs), out_(out), policy_(policy_index(inputs.loss)) {
+    plan_ = make_plan(inputs.config, inputs.mesh, inputs.flags.sp, engine.rank());
+    if (seams.plan) seams.plan(plan_, inputs.mesh);
+    collectives_ = make_collectives(&out.communication, inputs.ordered_reductions);
+    if (seams.collectives) collectives_ = seams.collectives(collectives_);
+    groups_ = make_groups(engine, plan_);
+    primitives_ = default_primitives();
+    offer(seams.primitives, primitives_);
+    DtypePolicy dtypes;
+    offer(seams.dtypes, dtypes);
+    parameters_ = std::make_unique<ShardedParameters>(plan_, *inputs.weights, inputs.dtype, dtypes,
+                                                      collectives_, groups_.fsdp);
+    optimizer_ = make_adamw(*parameters_, inputs.train, collectives_, groups_.model);
+    offer(seams.optimizer, optimizer_);
+
+    TokenLayout layout = make_token_layout(inputs.batch, inputs.mesh, inputs.flags.sp, engine.rank());
+    if (seams.layout) seams.layout(layout, inputs.mesh, engine.rank());
+    normaliser_ = Normaliser::count(layout, inputs.batch.documents(), inputs.train.num_tokens);
+    normaliser_.sum_over_data_ranks = [this](const at::Tensor& counts) {
+      return collectives_->all_reduce(*groups_.data, counts, "loss.counts");
+    };
+    offer(seams.normaliser, normaliser_);
+    normaliser_.globalise();
+    build_micro_batches(layout);
+  }
+
+  void run() {
+    const int passes = std::max(1, inputs_.steps);
+    const bool backward = inputs_.gradients || inputs_.steps > 0;
+    for (int step = 1; step <= passes; ++step) {
+      const bool first = step == 1;
+      optimizer_.zero_gradients();
+      run_micro_batches(first, backward);
+      if (!backward) break;
+      reduce_gradients(*parameters_, *collectives_, {groups_.tp, groups_.kv_replicas, groups_.dp});
+      const bool emit = first && inputs_.gradients;
+      if (emit)
+        for (const auto& e : parameters_->entries())
+          record("grads/" + e.row->name, parameters_->gradient(e).clone());
+      if (!emit && inputs_.steps == 0) break;
+      const at::Tensor norm = optimizer_.gradient_norm();
+      if (emit) record("grad_norm", norm);
+      if (inputs_.steps == 0) break;
+      optimizer_.step(optimizer_.clip_scale(norm.item<double>()));
+      for (const auto& e : parameters_->entries())
+        record("step" + std::to_string(step) + "/weights/" + e.row->name, parameters_->value(e).clone());
+    }
+    out_.parameter_bytes = static_cast<std::int64_t>(parameters_->values().nbytes());
+    for (const auto& e : parameters_->entries()) out_.stored_shapes[e.row->name] = e.shape;
+  }
+
+ private:
+  void record(std::string key, at::Tensor value) {
+    out_.records.push_back({std::move(key), std::move(value)});
+  }
+
+  void build_micro_batches(const TokenLayout& layout) {
+    PackingOptions options;
+    options.dtype = inputs_.dtype;
+    for (std::size_t m = 0; m < layout.micro_batches.size(); ++m) {
+      const MicroBatchTokens& tokens = layout.micro_batches[m];
+      MicroBatch micro_batch;
+      micro_batch.packed = pack_tokens(tokens.documents, tokens.positions, inputs_.config, options);
+      micro_batch.input.ids = at::tensor(tokens.ids, at::kLong);
+      micro_batch.input.labels = at::tensor(tokens.labels, at::kLong);
+      micro_batch.input.vocabulary_begin =
+          plan_.tp_ranges(plan_.row("model.embed_tokens.weight"), plan_.at.tp)[0].begin;
+      micro_batch.weights = normaliser_.weights(tokens, static_cast<std::int64_t>(m), inputs_.dtype);
+      micro_batch.residual_sizes = tokens.residual_sizes;
+      micro_batches_.push_back(std::move(micro_batch));
+    }
+  }
+
+  // Forward and backward of every micro-batch; gradients accumulate in the parameters. Records what step 1
+  // must show.
+  void run_micro_batches(bool emit, bool backward) {
+    std::vector<at::Tensor> logits, logprobs;
+    std::vector<std::pair<std::string, std::vector<at::Tensor>>> activations;
+    at::Tensor losses = at::zeros({static_cast<std::int64_t>(kLossPolicies.size())},
+                                  at::TensorOptions().dtype(inputs_.dtype));
+    for (const auto& micro_batch : micro_batches_) {
+      const at::AutoGradMode mode(backward);
+      BlockContext context{inputs_.config, primitives_, {}, &micro_batch.packed};
+      context.tp = {collectives_.get(), groups_.tp, inputs_.flags.sp, micro_batch.residual_sizes};
+      ActivationHook hook;
+      std::size_t next = 0;
+      if (emit && inputs_.activations)
+        hook = [&](const std::string& name, const at::Tensor& value) {
+          if (next == activations.size()) activations.push_back({"activations/" + name, {}});
+          activations[next++].second.push_back(value.detach());
+        };
+      const HeadOutput head = decoder_forward(context, *parameters_, micro_batch.input, hook);
+      if (emit) {
+        const at::NoGradGuard guard;
+        logits.push_back(head.logits.detach());
+        logprobs.push_back(head.logprobs.detach());
+        losses.sub_(at::mv(micro_batch.weights, head.logprobs.detach()));
+      }
+      // A rank without tokens goes through the graph as well: its collectives are the others' too.
+      if (backward)
+        torch::autograd::backward({head.logprobs}, {micro_batch.weights.select(0, policy_).neg()});
+    }
+    if (!emit) return;
+    record("logits", at::cat(logits));
+    record("logprobs", at::cat(logprobs));
+    for (auto& [key, parts] : activations) record(key, at::cat(parts));
+    losses = collectives_->all_reduce(*groups_.data, losses, "loss.values");
+    for (std::size_t p = 0; p < kLossPolicies.size(); ++p) {
+      record(std::string("loss/") + kLossPolicies[p], losses[static_cast<std::int64_t>(p)].clone());
+      record(std::string("denominators/") + kLossPolicies[p], normaliser_.denominator(kLossPolicies[p]));
+    }
+  }
+
+  const RankInputs& inputs_;
+  RankOutput& out_;
+  std::int64_t policy_;
+  Plan plan_;
+  std::shared_ptr<Collectives> collectives_;
+  Groups groups_;
+  Primitives primitives_;
+  std::unique_ptr<ShardedParameters> parameters_;
+  Optimizer optimizer_;
+  Normaliser normaliser_;
+  std::vector<MicroBatch> micro_batches_;
+};
+
+}  // namespace
+
+RankOutput run_rank(const RankInputs& inputs, Engine& engine, const Seams& seams) {
+  if (!inputs.weights) throw RunError("run_rank: no weights");
+  if (inputs.mesh.world() != engine.world())
+    throw RunError("mesh " + inputs.mesh.text() + " has " + std::to_string(inputs.mesh.world()) +
+                   " ranks, the engine " + std::to_string(engine.world()));
+  const std::string no = refusal(inputs.mesh, inputs.flags, inputs.config);
+  if (!no.empty()) throw InputError(no);
+  if (inputs.loss_form != "sharded" && inputs.loss_form != "replicated")
+    throw InputError("loss form '" + inputs.loss_form + "' is unknown");
+  RankOutput out;
+  RankProgram(inputs, engine, seams, out).run();
+  return out;
+}
+
+}  // namespace meshparity::impl
