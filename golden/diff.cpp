@@ -139,7 +139,8 @@ Bounds float64_bounds(const Store& want_store) {
     TrainSpec train;
     std::map<std::string, double> grads;  // name -> bound
   } known;
-  if (const auto norm = want_store.tensors.find("expected/grad_norm"); norm != want_store.tensors.end())
+  if (const auto norm = want_store.tensors.find("expected/grad_norm");
+      norm != want_store.tensors.end() && norm->second.numel() == 1)
     known.grad_norm = norm->second.view().at(0);
   if (want_store.has("train")) known.train = train_of(want_store);
   for (const auto& [path, tensor] : want_store.tensors)
@@ -150,7 +151,10 @@ Bounds float64_bounds(const Store& want_store) {
     if (begins(path, "weights/")) return 1e-14 * norm_of(view);
     const std::string name = after(path, "expected/");
     if (name.empty() || begins(name, "denominators/")) return 0.0;
-    if (const std::string grad = after(name, "grads/"); !grad.empty()) return known.grads.at(grad);
+    if (const std::string grad = after(name, "grads/"); !grad.empty()) {
+      const auto bound = known.grads.find(grad);
+      return bound == known.grads.end() ? 0.0 : bound->second;
+    }
     if (name == "grad_norm") return 1e-11 * norm_of(view);
     if (begins(name, "step")) {
       const std::string weight = name.substr(std::min(name.size(), name.find('/') + 9));  // step<k>/weights/
