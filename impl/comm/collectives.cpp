@@ -120,8 +120,7 @@ class BackendCollectives final : public Collectives {
   void barrier(const Group& group, const Site& site) override {
     if (group.size() == 1) return;
     const std::string name = event_site(site, "barrier");
-    const CallScope scope(name, kNoSizes);
-    group.backend().barrier(c10d::BarrierOptions{})->wait();
+    call(group, name, kNoSizes, [](c10d::Backend& b) { return b.barrier(c10d::BarrierOptions{}); });
     record(group, "barrier", name, 0);
   }
 
@@ -145,6 +144,19 @@ class BackendCollectives final : public Collectives {
     return dim < 0 ? dim + x.dim() : dim;
   }
 
+  // One backend call under its site; whatever the engine throws becomes a RunError that names it.
+  template <class F>
+  static void call(const Group& group, const std::string& name, const std::vector<std::int64_t>& parts, F f) {
+    const CallScope scope(name, parts);
+    try {
+      f(group.backend())->wait();
+    } catch (const RunError&) {
+      throw;
+    } catch (const std::exception&) {
+      refuse(group, name, error_text(std::current_exception()));
+    }
+  }
+
   void record(const Group& group, const char* op, const std::string& name, std::int64_t elements) {
     if (log_) log_->push_back({name, group.axis(), op, elements});
   }
@@ -161,16 +173,15 @@ class BackendCollectives final : public Collectives {
     if (ordered_) {
       at::Tensor part = x.contiguous();
       const std::vector<std::int64_t> sizes(static_cast<std::size_t>(group.size()), 1);
-      at::Tensor all = gathered(group, part, sizes, part.numel(), name).view({group.size(), -1});
+      at::Tensor all = gathered(group, part, sizes, part.numel(), name).view({group.size(), part.numel()});
       result = (max ? std::get<0>(all.max(0)) : summed(all)).view(x.sizes());
     } else {
       result = x.clone(at::MemoryFormat::Contiguous);
       if (in_process(group) || result.numel() > 0) {
-        const CallScope scope(name, kNoSizes);
         c10d::AllreduceOptions options;
         options.reduceOp = max ? c10d::ReduceOp::MAX : c10d::ReduceOp::SUM;
         std::vector<at::Tensor> tensors{result};
-        group.backend().allreduce(tensors, options)->wait();
+        call(group, name, kNoSizes, [&](c10d::Backend& b) { return b.allreduce(tensors, options); });
       }
     }
     const std::int64_t own = cut(x.numel(), group.size(), group.rank()).size();
@@ -192,8 +203,10 @@ class BackendCollectives final : public Collectives {
     bool even = true;
     for (std::int64_t size : sizes) even = even && size == sizes[0];
     if (in_process(group) || (even && flat.numel() > 0)) {
-      const CallScope scope(name, sizes);
-      group.backend()._allgather_base(flat, part, c10d::AllgatherOptions{})->wait();
+      // Ours reports the shape; Gloo wants input and output of one rank.
+      at::Tensor own = in_process(group) ? part : part.view({-1});
+      call(group, name, sizes,
+           [&](c10d::Backend& b) { return b._allgather_base(flat, own, c10d::AllgatherOptions{}); });
       return flat;
     }
     // Everybody gets a copy of this rank's part: more memory than a gather needs, but uneven on every engine.
@@ -211,8 +224,9 @@ class BackendCollectives final : public Collectives {
     const std::int64_t own = sizes[static_cast<std::size_t>(group.rank())] * unit;
     if (in_process(group) && !ordered_) {
       at::Tensor part = at::empty({own}, flat.options());
-      const CallScope scope(name, sizes);
-      group.backend()._reduce_scatter_base(part, flat, c10d::ReduceScatterOptions{})->wait();
+      call(group, name, sizes, [&](c10d::Backend& b) {
+        return b._reduce_scatter_base(part, flat, c10d::ReduceScatterOptions{});
+      });
       return part;
     }
     std::vector<std::int64_t> send;
@@ -228,8 +242,9 @@ class BackendCollectives final : public Collectives {
                      const std::vector<std::int64_t>& sizes, const std::string& name) {
     // Rows without elements: nothing to carry for anybody.
     if (!in_process(group) && slice_elements(input, 0) == 0) return;
-    const CallScope scope(name, sizes);
-    group.backend().alltoall_base(output, input, receive, send, c10d::AllToAllOptions{})->wait();
+    call(group, name, sizes, [&](c10d::Backend& b) {
+      return b.alltoall_base(output, input, receive, send, c10d::AllToAllOptions{});
+    });
   }
 
   std::vector<CommEvent>* log_;

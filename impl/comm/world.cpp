@@ -1,9 +1,7 @@
 // Bookkeeping of a world of rank threads: who is doing what, and the one failure that ends it.
 #include "impl/comm/world.h"
 
-#include <algorithm>
 #include <sstream>
-#include <thread>
 
 #include "harness/types/error.h"
 
@@ -27,10 +25,7 @@ std::string error_text(const std::exception_ptr& error) {
   }
 }
 
-World::World(int size, const InProcessOptions& options)
-    : options_(options),
-      spins_(static_cast<unsigned>(size) <= std::thread::hardware_concurrency() ? 200 : 0),
-      active_(size) {
+World::World(int size, const InProcessOptions& options) : options_(options), active_(size) {
   for (int i = 0; i < size; ++i) ranks_.push_back(std::make_unique<Rank>());
 }
 

@@ -60,8 +60,6 @@ class World {
 
   int size() const { return static_cast<int>(ranks_.size()); }
   const InProcessOptions& options() const { return options_; }
-  // A short wait without sleeping pays only while every rank has a core of its own.
-  int spins() const { return spins_; }
   // The same meeting for every member that asks with this axis and these members (world ranks in group
   // order).
   std::shared_ptr<Meeting> meeting(const std::string& axis, const std::vector<int>& members);
@@ -102,7 +100,6 @@ class World {
   void check_stuck(const std::string& text);
 
   const InProcessOptions options_;
-  int spins_;
   std::vector<std::unique_ptr<Rank>> ranks_;
   std::atomic<int> active_;
   std::mutex mutex_;  // guards what follows; taken before a Rank's mutex
