@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdio>
 #include <map>
 
 #include "reports/report.h"
@@ -51,11 +52,22 @@ std::vector<const CheckResult*> bad_checks(const CaseResult& result) {
   return list;
 }
 
+// Which of them to show: the first of every check, then as many as there is room for.
+std::vector<bool> chosen(const std::vector<const CheckResult*>& bad, std::size_t most) {
+  std::vector<bool> shown(bad.size(), false);
+  std::size_t room = most;
+  for (std::size_t i = 0; i < bad.size() && room > 0; ++i)
+    if (i == 0 || bad[i]->check != bad[i - 1]->check) shown[i] = true, --room;
+  for (std::size_t i = 0; i < bad.size() && room > 0; ++i)
+    if (!shown[i]) shown[i] = true, --room;
+  return shown;
+}
+
 }  // namespace
 
 std::string failing_block(const CaseResult& result, const CheckResult& check) {
   std::string head = std::string(state_name(check.state)) + " " + result.id + " " + case_words(result) +
-                     " check=" + check.check + " tensor=" + one_line(check.tensor);
+                     "check=" + check.check + " tensor=" + one_line(check.tensor);
   const std::string counted = counts(check);
   std::string text = head + (counted.empty() ? "" : "  " + counted) + "\n";
   if (check.elements > 0 && !check.where.empty())
@@ -72,13 +84,16 @@ std::string failing_block(const CaseResult& result, const CheckResult& check) {
 std::string case_text(const CaseResult& result, std::size_t most) {
   std::string text;
   const auto bad = bad_checks(result);
-  for (std::size_t i = 0; i < bad.size() && i < most; ++i) text += failing_block(result, *bad[i]);
+  const std::vector<bool> shown = chosen(bad, most);
+  for (std::size_t i = 0; i < bad.size(); ++i)
+    if (shown[i]) text += failing_block(result, *bad[i]);
   if (bad.size() > most) {
     text += labelled("more", plural(bad.size() - most, "tensor") +
                                  " of this case not shown; all: " + rerun_line(result, "", ""));
   }
   if (!bad.empty()) return text;
   text = std::string(state_name(result.state)) + " " + result.id + " " + case_words(result);
+  text.erase(text.find_last_not_of(' ') + 1);
   if (!result.reason.empty()) text += "  " + one_line(result.reason);
   if (!is_bad(result.state)) {
     const Worst worst = worst_of({&result, 1}, "");
@@ -89,6 +104,27 @@ std::string case_text(const CaseResult& result, std::size_t most) {
     return text + "\n";
   }
   return text + "\n" + labelled("rerun", rerun_line(result, "", ""));
+}
+
+std::string verdict_table(const CaseResult& result) {
+  std::string text = "check        state      judged  not judged  worst bound used\n";
+  for (const auto& name : checks_of({&result, 1})) {
+    std::size_t judged = 0, skipped = 0;
+    State state = State::skip;
+    for (const auto& check : result.checks) {
+      if (check.check != name) continue;
+      ++(check.state == State::skip ? skipped : judged);
+      if (worse(check.state, state)) state = check.state;
+    }
+    const Worst worst = worst_of({&result, 1}, name);
+    char line[160];
+    std::snprintf(line, sizeof line, "%-12s %-9s %7zu %11zu  ", name.c_str(),
+                  std::string(state_name(state)).c_str(), judged, skipped);
+    text += line;
+    if (worst.check) text += share_of_bound(worst.check->bound_used) + "  " + one_line(worst.check->tensor);
+    text += "\n";
+  }
+  return text;
 }
 
 std::string summary_text(const Run& run) {

@@ -64,6 +64,38 @@ TEST_CASE("a case that has no verdicts is one greppable line and its re-run") {
         "  rerun   ./meshparity run --model tiny-dense --batch rows --mesh tp4\n");
 }
 
+TEST_CASE("every failing check of a case is shown before a second tensor of one") {
+  CaseResult result = failing_case();
+  result.checks.insert(result.checks.end(), 8, failing_check());
+  CheckResult loss = failing_check();
+  loss.check = "loss", loss.tensor = "loss/sum";
+  result.checks.push_back(loss);
+  const std::string text = case_text(result, 2);
+  CHECK(text.find("check=grads tensor=lm_head.weight") != std::string::npos);
+  CHECK(text.find("check=loss tensor=loss/sum") != std::string::npos);
+  CHECK(text.find("  more    9 tensors") != std::string::npos);
+}
+
+TEST_CASE("another verb's case claims no dtype it was not given") {
+  CaseResult result = failing_case();
+  result.case_line = "compare --golden g.h5 d.h5";
+  CHECK(failing_block(result, failing_check()).rfind("FAIL 5c1e9a2 check=grads tensor=", 0) == 0);
+  result.case_line += " --dtype float32";
+  CHECK(failing_block(result, failing_check()).rfind("FAIL 5c1e9a2 dtype=float32 check=grads tensor=", 0) ==
+        0);
+}
+
+TEST_CASE("the verdict table has one line per check") {
+  CaseResult result = failing_case();
+  CheckResult skipped = passing_check("logits", "logits2", 0);
+  skipped.state = State::skip;
+  result.checks.push_back(skipped);
+  CHECK(verdict_table(result) ==
+        "check        state      judged  not judged  worst bound used\n"
+        "logits       PASS            1           1  2 %  logits\n"
+        "grads        INVALID         2           0  3.0x  model.layers.3.mlp.down_proj.weight\n");
+}
+
 TEST_CASE("the summary counts every state that occurs and names the worst share of a bound") {
   Run run = mixed_run();
   CHECK(summary_text(run) ==

@@ -49,6 +49,7 @@ std::string bounds_table(const Run& run) {
     for (const auto& c : run.cases)
       for (const auto& check : c.checks) verdicts += check.check == name;
     const Worst worst = worst_of(run.cases, name);
+    if (!worst.check) continue;  // nothing of this check was judged
     text += "| " + cell(name) + " | " + std::to_string(verdicts) + " | " +
             share_of_bound(worst.check->bound_used) + " | " + code(worst.check->tensor) + " | " +
             code(worst.result->case_line) + " |\n";

@@ -21,6 +21,9 @@ struct Run {
 std::string failing_block(const CaseResult& result, const CheckResult& check);
 // All blocks of a case (at most `most`, then a line that counts the rest).
 std::string case_text(const CaseResult& result, std::size_t most = 5);
+// One line per check of a case: its state, how many tensors were judged and not, and which used most of its
+// bound.
+std::string verdict_table(const CaseResult& result);
 // "258 listed  258 pass  0 fail ...  worst bound used 12 % (grads model.norm.weight, tp2)".
 std::string summary_text(const Run& run);
 

@@ -84,7 +84,11 @@ std::string case_words(const CaseResult& result) {
   if (const std::string mesh = option_of(result.case_line, "mesh"); !mesh.empty())
     words = "mesh=" + mesh + " ";
   const std::string dtype = option_of(result.case_line, "dtype");
-  return words + "dtype=" + (dtype.empty() ? "float64" : dtype);
+  // float64 is what a line of case options means by default; another verb's line says nothing about its
+  // files.
+  const bool case_options = result.case_line.rfind("--", 0) == 0;
+  if (!dtype.empty() || case_options) words += "dtype=" + (dtype.empty() ? "float64" : dtype) + " ";
+  return words;
 }
 
 std::string one_line(std::string_view text) {
@@ -119,7 +123,7 @@ Worst worst_of(std::span<const CaseResult> cases, const std::string& check) {
   Worst worst;
   for (const auto& c : cases)
     for (const auto& r : c.checks) {
-      if (!check.empty() && r.check != check) continue;
+      if (r.state == State::skip || (!check.empty() && r.check != check)) continue;
       // A NaN share is worse than any number.
       const bool more = !worst.check || std::isnan(r.bound_used) || r.bound_used > worst.check->bound_used;
       if (more) worst = {&c, &r};

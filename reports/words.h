@@ -18,7 +18,7 @@ std::string quoted(const std::string& word);
 std::string option_of(const std::string& case_line, const std::string& name);
 // The case line without its --check and --tensor, then those two: what re-runs one verdict.
 std::string rerun_line(const CaseResult& result, const std::string& check, const std::string& tensor);
-// "mesh=tp2 dtype=float64": how a case is named in one line beside its id.
+// "mesh=tp2 dtype=float64 ": how a case is named in one line beside its id.
 std::string case_words(const CaseResult& result);
 
 // Everything on one line: line ends and other control characters become blanks.
