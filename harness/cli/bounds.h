@@ -1,0 +1,26 @@
+// One place where a tensor's path becomes its check, its bound and its verdict: the gate, `run` and the
+// reference's own proof all judge through it.
+#pragma once
+
+#include <string>
+
+#include "harness/compare/compare.h"
+#include "harness/tolerance/policy.h"
+#include "harness/types/verdict.h"
+
+namespace meshparity::cli {
+
+// "grads/model.norm.weight" -> check grads, tensor model.norm.weight; "step2/weights/x" -> weights, step2/x;
+// "loss/token_mean" -> loss, loss/token_mean; "logits" -> logits, logits.
+struct KeyName {
+  std::string check;
+  std::string tensor;
+  int step = 0;
+};
+KeyName name_of(const std::string& key);
+
+// Judges got against want by the policy. `want_grad` (weights only): the expected gradient of that parameter.
+CheckResult judge_tensor(const tolerance::Policy& policy, tolerance::Context context, const std::string& key,
+                         const TensorView& got, const TensorView& want, const TensorView* want_grad);
+
+}  // namespace meshparity::cli

@@ -1,0 +1,271 @@
+#include "harness/cli/verb_compare_judge.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "golden/guard.h"
+#include "golden/schema.h"
+#include "harness/cli/bounds.h"
+#include "harness/compare/compare.h"
+#include "harness/types/error.h"
+#include "harness/types/glob.h"
+
+namespace meshparity::cli {
+namespace {
+
+constexpr char kExpected[] = "expected/";
+
+CheckResult verdict(const KeyName& name, State state, const std::string& reason) {
+  CheckResult r;
+  r.check = name.check, r.tensor = name.tensor, r.state = state, r.reason = reason;
+  return r;
+}
+
+// A path of the schema below /expected, or nothing: names in a dump are anybody's.
+std::optional<KeyName> known_name(const std::string& key) {
+  static const std::set<std::string> kLosses = {"token_mean",    "sum",
+                                                "sequence_mean", "micro_batch_mean",
+                                                "num_tokens",    "policy_gradient",
+                                                "lm_z",          "router_z",
+                                                "aux",           "mtp"};
+  const auto slash = key.find('/');
+  const std::string head = key.substr(0, slash);
+  const std::string rest = slash == std::string::npos ? "" : key.substr(slash + 1);
+  if (rest.empty()) {
+    if (key == "logits" || key == "logprobs" || key == "grad_norm") return name_of(key);
+    return std::nullopt;
+  }
+  if (head == "loss" || head == "denominators")
+    return kLosses.count(rest) ? std::optional(name_of(key)) : std::nullopt;
+  if (head == "grads" || head == "activations") return name_of(key);
+  // A step number of at most six digits that starts with none of 0: "step12/weights/x".
+  const bool digits = head.size() > 4 && head.size() <= 10 && head[4] != '0' &&
+                      head.find_first_not_of("0123456789", 4) == std::string::npos;
+  if (head.rfind("step", 0) == 0 && digits && rest.rfind("weights/", 0) == 0 && rest.size() > 8)
+    return name_of(key);
+  return std::nullopt;
+}
+
+// The parameter that a name of grads or weights belongs to.
+std::string parameter_of(const KeyName& name) {
+  return name.step ? name.tensor.substr(name.tensor.find('/') + 1) : name.tensor;
+}
+
+// Order of checks, then of steps, then of parameters as the model holds them.
+class Order {
+ public:
+  explicit Order(const CompareRules& rules) {
+    if (!rules.config) return;
+    int i = 0;
+    for (const auto& p : parameters_of(*rules.config)) index_[p.name] = i++;
+  }
+  std::tuple<int, int, int, std::string> of(const std::string& key) const {
+    const KeyName name = name_of(key);
+    const auto check = std::find(kCompareChecks.begin(), kCompareChecks.end(), name.check);
+    const auto found = index_.find(parameter_of(name));
+    const int index = found == index_.end() ? static_cast<int>(index_.size()) : found->second;
+    return {static_cast<int>(check - kCompareChecks.begin()), name.step, index, key};
+  }
+  bool is_parameter(const std::string& name) const { return index_.empty() || index_.count(name); }
+
+ private:
+  std::map<std::string, int> index_;
+};
+
+bool all_zero(const TensorView& view) {
+  for (std::int64_t i = 0, n = view.numel(); i < n; ++i)
+    if (view.at(i) != 0) return false;
+  return true;
+}
+
+class DumpJudge {
+ public:
+  DumpJudge(const golden::Store& got, const golden::Store& want, const CompareRules& rules)
+      : got_(got), want_(want), rules_(rules), order_(rules) {
+    if (rules.config) context_.config = *rules.config;
+    context_.train = rules.train;
+    context_.tokens = tokens();
+    context_.grad_norm = grad_norm();
+  }
+
+  std::vector<CheckResult> run() {
+    std::vector<CheckResult> results;
+    if (enabled("inputs"))
+      for (auto& r : judge_inputs(got_, want_, rules_))
+        if (glob_match(rules_.tensor, r.tensor)) results.push_back(std::move(r));
+    std::vector<std::string> keys;
+    for (const auto& [path, tensor] : want_.tensors)
+      if (const auto key = golden::after(path, kExpected); !key.empty() && known_name(key))
+        keys.push_back(key);
+    std::sort(keys.begin(), keys.end(),
+              [&](const auto& a, const auto& b) { return order_.of(a) < order_.of(b); });
+    for (const auto& key : keys) judge_key(key, results);
+    judge_extras(results);
+    return results;
+  }
+
+ private:
+  bool enabled(const std::string& check) const {
+    return rules_.checks.empty() ||
+           std::find(rules_.checks.begin(), rules_.checks.end(), check) != rules_.checks.end();
+  }
+  const HostTensor* expected(const golden::Store& store, const std::string& key) const {
+    const auto found = store.tensors.find(kExpected + key);
+    return found == store.tensors.end() ? nullptr : &found->second;
+  }
+
+  std::int64_t tokens() const {
+    for (const auto* store : {&want_, &got_}) {
+      if (const auto ids = store->tensors.find("inputs/token_ids"); ids != store->tensors.end())
+        return ids->second.numel();
+      if (const auto* logprobs = expected(*store, "logprobs")) return logprobs->numel();
+    }
+    return 0;
+  }
+
+  // The true norm of the gradients, from the other side's own number or from its gradients.
+  double grad_norm() const {
+    const auto* stored = expected(want_, "grad_norm");
+    if (stored && stored->numel() == 1 && std::isfinite(stored->view().at(0))) return stored->view().at(0);
+    double sum = 0;
+    for (const auto& [path, tensor] : want_.tensors)
+      if (path.rfind("expected/grads/", 0) == 0)
+        for (std::int64_t i = 0, n = tensor.numel(); i < n; ++i)
+          sum += tensor.view().at(i) * tensor.view().at(i);
+    return std::isfinite(sum) ? std::sqrt(sum) : 0;
+  }
+
+  // Highest optimizer step the dump holds.
+  int got_steps() const {
+    int most = 0;
+    for (const auto& [path, tensor] : got_.tensors)
+      if (const auto name = known_name(golden::after(path, kExpected))) most = std::max(most, name->step);
+    return most;
+  }
+
+  // Must the dump hold this? Steps and policies it did not run are not held against it, unless --check names
+  // the steps.
+  bool required(const KeyName& name) const {
+    if (name.check == "weights") return !rules_.checks.empty() || name.step <= got_steps();
+    if (name.check == "activations") return !rules_.checks.empty();
+    if (name.check == "loss") return name.tensor.substr(name.tensor.find('/') + 1) == rules_.train.loss;
+    return true;
+  }
+
+  void judge_key(const std::string& key, std::vector<CheckResult>& results) {
+    const KeyName name = name_of(key);
+    if (!enabled(name.check) || !glob_match(rules_.tensor, name.tensor)) return;
+    const HostTensor* got = expected(got_, key);
+    if (!got) {
+      const bool need = required(name);
+      if (need || name.check == "loss")
+        results.push_back(verdict(
+            name, need ? State::invalid : State::skip,
+            need ? "missing: the dump does not hold " + std::string(kExpected) + key : "not in the dump"));
+      return;
+    }
+    const HostTensor& want = *expected(want_, key);
+    results.push_back(judge_present(key, name, got->view(), want.view()));
+  }
+
+  CheckResult judge_present(const std::string& key, const KeyName& name, const TensorView& got,
+                            const TensorView& want) {
+    tolerance::Context context = context_;
+    context.dtype = narrowest(got.dtype, want.dtype);
+    context.tensor = parameter_of(name);
+    if (never_arrived(key, name, got, want)) {
+      CheckResult r = verdict(name, State::invalid,
+                              "all " + std::to_string(got.numel()) + " elements are 0, the " +
+                                  rules_.want_name + "'s are not: it never arrived");
+      return r;
+    }
+    // What cannot be compared needs no bound, and an unusual dtype has none.
+    const auto metrics = compare::measure(got, want);
+    if (!metrics.comparable) return compare::judge(name.check, name.tensor, metrics, {}, got, want);
+    if (context.config.num_hidden_layers == 0 && context.dtype != DType::float64)
+      throw InputError("two dumps below float64 without a config: say which model with --model");
+    const HostTensor* grad = name.step ? expected(want_, "grads/" + parameter_of(name)) : nullptr;
+    const TensorView grad_view = grad ? grad->view() : TensorView{};
+    CheckResult r = judge_tensor(rules_.policy, context, key, got, want,
+                                 grad && grad->shape == want.shape ? &grad_view : nullptr);
+    r.against = rules_.want_name;
+    return r;
+  }
+
+  DType narrowest(DType got, DType want) const {
+    DType narrow = unit_roundoff(got) >= unit_roundoff(want) ? got : want;
+    if (rules_.dtype && unit_roundoff(*rules_.dtype) > unit_roundoff(narrow)) narrow = *rules_.dtype;
+    return narrow;
+  }
+
+  // A gradient that is None where it was written becomes zeros. A low-precision bound may be wide enough to
+  // cover a small gradient whole, so zeros are held against what float64 can tell from zero.
+  bool never_arrived(const std::string& key, const KeyName& name, const TensorView& got,
+                     const TensorView& want) const {
+    if (name.check == "weights" || !is_floating(got.dtype) || got.shape != want.shape || got.numel() == 0)
+      return false;
+    if (!all_zero(got) || all_zero(want)) return false;
+    tolerance::Context context = context_;
+    context.dtype = DType::float64;
+    context.tensor = parameter_of(name);
+    return judge_tensor(rules_.policy, context, key, HostTensor::zeros(DType::float64, got.shape).view(),
+                        want, nullptr)
+               .state != State::pass;
+  }
+
+  void judge_extras(std::vector<CheckResult>& results) const {
+    const auto add = [&](const KeyName& name, State state, const std::string& reason) {
+      if (enabled(name.check) && glob_match(rules_.tensor, name.tensor))
+        results.push_back(verdict(name, state, reason));
+    };
+    for (const auto& [path, tensor] : got_.tensors) {
+      const std::string key = golden::after(path, kExpected);
+      if (path.rfind("inputs/", 0) == 0 || path.rfind("weights/", 0) == 0) continue;  // judge_inputs has them
+      if (key.empty()) {
+        add({"inputs", path, 0}, State::invalid, "extra: not in the schema");
+        continue;
+      }
+      if (expected(want_, key)) continue;
+      const auto name = known_name(key);
+      const bool parameter = name && (name->check == "grads" || name->check == "weights");
+      if (!name)
+        add({"inputs", path, 0}, State::invalid, "extra: not in the schema");
+      else if (parameter && !order_.is_parameter(parameter_of(*name)))
+        add(*name, State::invalid, "extra: the model has no parameter of this name");
+      else
+        add(*name, State::skip, "not judged: the " + rules_.want_name + " does not hold it");
+    }
+    for (const auto& [path, text] : got_.strings)
+      if (path != "config" && path != "train")
+        add({"inputs", path, 0}, State::invalid, "extra: not in the schema");
+  }
+
+  const golden::Store& got_;
+  const golden::Store& want_;
+  const CompareRules& rules_;
+  Order order_;
+  tolerance::Context context_;
+};
+
+}  // namespace
+
+golden::Store read_dump(const std::string& path) {
+  golden::RawContent content = golden::read_guarded(path);
+  golden::verify_hashes(content, golden::Kind::dump);
+  golden::Store store = std::move(content.store);
+  if (const auto schema = store.attributes.find("schema");
+      schema != store.attributes.end() && schema->second != std::to_string(golden::kSchema))
+    throw InputError(
+        path, "attribute schema",
+        "is " + schema->second.substr(0, 40) + ", this version reads " + std::to_string(golden::kSchema));
+  return store;
+}
+
+std::vector<CheckResult> judge_dump(const golden::Store& got, const golden::Store& want,
+                                    const CompareRules& rules) {
+  return DumpJudge(got, want, rules).run();
+}
+
+}  // namespace meshparity::cli

@@ -1,0 +1,143 @@
+// meshparity export --golden G --to DIR writes what somebody else's trainer needs to compute what the golden
+// holds:
+//   config.json, model.safetensors   the checkpoint in Hugging Face's format
+//   batch.safetensors                token_ids, labels, document_offsets, row_offsets, micro_batch_offsets
+//   check.py, lift.py                a trainer in 40 lines that writes a dump for `meshparity compare`; a
+//   frame for one's own
+// Everything is written into a folder beside DIR first and moved at the end, so DIR never holds a part.
+#include "harness/cli/verb_export.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+
+#include "golden/checkpoint.h"
+#include "golden/schema.h"
+#include "golden/store.h"
+#include "harness/types/error.h"
+#include "reports/words.h"
+#include "scenarios/load.h"
+
+namespace meshparity::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kScripts[] = {"check.py", "lift.py"};
+
+struct ExportOptions {
+  std::string golden, to;
+  bool force = false;
+};
+
+// golden/upstream of the source tree, or where an installed executable carries it.
+fs::path scripts_folder() {
+  std::vector<fs::path> tried;
+  if (const char* source = std::getenv("MESHPARITY_SOURCE"); source && *source)
+    tried.push_back(fs::path(source) / "golden/upstream");
+  std::error_code error;
+  const fs::path executable = fs::read_symlink("/proc/self/exe", error);
+  if (!error) tried.push_back(executable.parent_path().parent_path() / "share/meshparity/upstream");
+  tried.push_back(fs::path(MESHPARITY_SOURCE_DIR) / "golden/upstream");
+  for (const auto& folder : tried)
+    if (fs::is_regular_file(folder / kScripts[0], error)) return folder;
+  throw InputError(tried.back().string() +
+                   ": has no check.py; set MESHPARITY_SOURCE to meshparity's source folder");
+}
+
+// A folder beside `target` that is gone at the end unless it became the target.
+class StagingFolder {
+ public:
+  explicit StagingFolder(const fs::path& target)
+      : path_(target.string() + ".part" + std::to_string(::getpid())) {
+    std::error_code error;
+    if (!fs::create_directories(path_, error) || error)
+      throw InputError(path_.string() + ": cannot be made" + (error ? ": " + error.message() : ""));
+  }
+  ~StagingFolder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  StagingFolder(const StagingFolder&) = delete;
+  StagingFolder& operator=(const StagingFolder&) = delete;
+  const fs::path& path() const { return path_; }
+
+  // Becomes `target`, which does not exist or is empty; or, file by file, moves into a folder that has
+  // others.
+  void move_to(const fs::path& target) const {
+    std::error_code error;
+    if (!fs::exists(target) || fs::is_empty(target)) {
+      fs::rename(path_, target, error);
+    } else {
+      for (const auto& entry : fs::directory_iterator(path_)) {
+        fs::rename(entry.path(), target / entry.path().filename(), error);
+        if (error) break;
+      }
+    }
+    if (error) throw InputError(target.string() + ": cannot be written: " + error.message());
+  }
+
+ private:
+  fs::path path_;
+};
+
+fs::path target_of(const ExportOptions& o) {
+  fs::path target = fs::absolute(o.to).lexically_normal();
+  if (!target.has_filename()) target = target.parent_path();  // "dir/" is "dir"
+  std::error_code error;
+  if (fs::exists(target, error) && !fs::is_directory(target, error))
+    throw InputError(o.to + ": exists and is no folder");
+  if (fs::is_directory(target, error) && !fs::is_empty(target, error) && !o.force)
+    throw InputError(o.to + ": is not empty; --force writes into it");
+  return target;
+}
+
+std::map<std::string, HostTensor> weights_of(const golden::Store& store) {
+  std::map<std::string, HostTensor> weights;
+  for (const auto& [path, tensor] : store.tensors)
+    if (const std::string name = golden::after(path, "weights/"); !name.empty())
+      weights.emplace(name, tensor);
+  return weights;
+}
+
+int export_golden(const ExportOptions& o) {
+  const fs::path target = target_of(o), scripts = scripts_folder();
+  const golden::Store store = golden::read(o.golden, golden::Kind::golden);
+  const std::string& config_json = store.strings.at("config");
+  golden::check_weights(store, scenarios::parse_model_config(config_json, o.golden + ": config"));
+
+  const StagingFolder staging(target);
+  golden::save_checkpoint(staging.path().string(), config_json, weights_of(store));
+  golden::export_batch(staging.path().string(), golden::batch_of(store));
+  for (const char* script : kScripts) {
+    std::error_code error;
+    fs::copy_file(scripts / script, staging.path() / script, error);
+    if (error) throw InputError((scripts / script).string() + ": cannot be copied: " + error.message());
+  }
+  staging.move_to(target);
+
+  const std::string golden_path = reports::quoted(fs::absolute(o.golden).lexically_normal().string());
+  std::cout << "wrote config.json, model.safetensors, batch.safetensors, check.py and lift.py to "
+            << target.string() << "\n"
+            << "next: cd " << reports::quoted(target.string())
+            << " && python check.py    (needs torch, transformers, h5py)\n"
+            << "then: ./meshparity compare --golden " << golden_path << " "
+            << reports::quoted((target / "dump.h5").string()) << std::endl;
+  return 0;
+}
+
+}  // namespace
+
+void add_export(CLI::App& app, Chosen& chosen) {
+  auto o = std::make_shared<ExportOptions>();
+  auto* verb =
+      app.add_subcommand("export", "Write a golden as a trainer's inputs: checkpoint, batch, check.py");
+  verb->add_option("--golden", o->golden, "golden file")->required();
+  verb->add_option("--to", o->to, "folder to write; made where it does not exist")->required();
+  verb->add_flag("--force", o->force, "write into a folder that is not empty");
+  verb->callback([o, &chosen] { chosen.run = [o] { return export_golden(*o); }; });
+}
+
+}  // namespace meshparity::cli

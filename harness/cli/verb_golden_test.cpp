@@ -1,0 +1,206 @@
+// meshparity-judge golden, export and report, run as a user runs them; and what the executable may be linked
+// with.
+#include <catch2/catch.hpp>
+#include <cstdlib>
+
+#include "golden/checkpoint.h"
+#include "golden/safetensors.h"
+#include "golden/store.h"
+#include "harness/cli/command_fixture.h"
+#include "reports/report.h"
+#include "scenarios/initial_weights.h"
+#include "scenarios/load.h"
+
+namespace meshparity::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kData = MESHPARITY_SOURCE_DIR "/golden/data/";
+const std::string kGolden = kData + "tiny-moe.single.h5";
+
+Finished judge(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), MESHPARITY_JUDGE);
+  return execute(arguments);
+}
+
+std::size_t entries(const std::string& folder) {
+  return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), {}));
+}
+
+void check_refused(const Finished& done, const std::string& said) {
+  INFO(done.out << done.err);
+  CHECK(done.code == 2);
+  CHECK(done.err.rfind("meshparity: ", 0) == 0);
+  CHECK(done.err.find(said) != std::string::npos);
+  CHECK(std::count(done.err.begin(), done.err.end(), '\n') == 1);
+}
+
+// How far two doubles are apart in representable numbers.
+std::int64_t ulps(double a, double b) {
+  if (a == b) return 0;
+  std::int64_t x, y;
+  std::memcpy(&x, &a, 8), std::memcpy(&y, &b, 8);
+  return (x < 0) != (y < 0) ? INT64_MAX : std::abs(x - y);
+}
+
+}  // namespace
+
+TEST_CASE("the judge needs no LibTorch") {
+  ::setenv("LD_TRACE_LOADED_OBJECTS", "1", 1);
+  const Finished listed = judge({});
+  ::unsetenv("LD_TRACE_LOADED_OBJECTS");
+  INFO(listed.out);
+  CHECK(listed.out.find("libc.so") != std::string::npos);
+  for (const char* library : {"libtorch", "libc10", "libgloo", "libnccl", "libcuda"})
+    CHECK(listed.out.find(library) == std::string::npos);
+}
+
+TEST_CASE("every packaged golden verifies, and one damaged byte is found") {
+  std::vector<std::string> arguments = {"golden", "verify"};
+  for (const auto& entry : fs::directory_iterator(kData))
+    if (entry.path().extension() == ".h5") arguments.push_back(entry.path().string());
+  REQUIRE(arguments.size() == 8);
+  const Finished good = judge(arguments);
+  INFO(good.out << good.err);
+  CHECK(good.code == 0);
+  CHECK(std::count(good.out.begin(), good.out.end(), '\n') == 6);
+
+  const ScratchFolder folder;
+  std::string bytes = slurp(kGolden);
+  bytes[bytes.size() / 2] ^= 4;
+  const Finished bad = judge({"golden", "verify", folder.write("bad.h5", bytes), kGolden});
+  check_refused(bad, "bad.h5");
+  CHECK(bad.out.rfind("OK ", 0) == 0);  // the other file is still looked at
+}
+
+TEST_CASE("the weights of the packaged goldens are the loader's initial weights to the last bits") {
+  for (const char* model : {"tiny-dense", "tiny-moe"}) {
+    const golden::Store store = golden::read(kData + model + ".single.h5", golden::Kind::golden);
+    const auto weights = scenarios::initial_weights(scenarios::load_model(model), 7);
+    for (const auto& [name, weight] : weights) {
+      const HostTensor& stored = store.tensors.at("weights/" + name);
+      REQUIRE(stored.shape == weight.shape);
+      std::int64_t most = 0;
+      for (std::int64_t i = 0; i < weight.numel(); ++i)
+        most = std::max(most, ulps(weight.as<double>()[i], stored.as<double>()[i]));
+      INFO(name);
+      CHECK(most <= 2);  // libm's last bit differs between machines
+    }
+  }
+}
+
+TEST_CASE("the batches of the packaged goldens are the loader's") {
+  for (const char* model : {"tiny-dense", "tiny-moe"})
+    for (const char* name : {"single", "packed-odd", "rows"}) {
+      INFO(model << " " << name);
+      const auto path = kData + model + "." + name + ".h5";
+      const Batch stored = golden::batch_of(golden::read(path, golden::Kind::golden));
+      const Batch loaded = scenarios::load_batch(name, scenarios::load_model(model));
+      CHECK(stored.token_ids == loaded.token_ids);
+      CHECK(stored.labels == loaded.labels);
+      CHECK(stored.document_offsets == loaded.document_offsets);
+      CHECK(stored.row_offsets == loaded.row_offsets);
+      CHECK(stored.micro_batch_offsets == loaded.micro_batch_offsets);
+    }
+}
+
+TEST_CASE("inspect names what a file holds") {
+  const Finished done = judge({"golden", "inspect", kGolden});
+  CHECK(done.code == 0);
+  CHECK(done.out.find("expected/logits") != std::string::npos);
+  CHECK(done.out.find("weights/lm_head.weight") != std::string::npos);
+}
+
+TEST_CASE("diff is 0 for equal files and rounding, 1 for a difference, 2 for no file") {
+  const ScratchFolder folder;
+  golden::Store store = golden::read(kGolden, golden::Kind::golden);
+  CHECK(judge({"golden", "diff", kGolden, kGolden}).code == 0);
+  double* logits = store.tensors.at("expected/logits").as<double>();
+  logits[3] *= 1 + 4e-16;
+  golden::write(folder.file("rounded.h5"), store);
+  CHECK(judge({"golden", "diff", kGolden, folder.file("rounded.h5")}).code == 0);
+  CHECK(judge({"golden", "diff", "--bitwise", kGolden, folder.file("rounded.h5")}).code == 1);
+  logits[3] += 1e-3;
+  golden::write(folder.file("other.h5"), store);
+  const Finished differ = judge({"golden", "diff", kGolden, folder.file("other.h5")});
+  CHECK(differ.code == 1);
+  CHECK(differ.out.find("expected/logits") != std::string::npos);
+  check_refused(judge({"golden", "diff", kGolden, folder.file("none.h5")}), "none.h5");
+}
+
+TEST_CASE("export writes a checkpoint, the batch and a check of at most 40 lines") {
+  const ScratchFolder folder;
+  const std::string to = folder.file("out");
+  const Finished done = judge({"export", "--golden", kGolden, "--to", to + "/"});
+  INFO(done.out << done.err);
+  REQUIRE(done.code == 0);
+  CHECK(entries(to) == 5);
+  CHECK(entries(folder.file("")) == 1);  // no staging folder left
+  const golden::Store store = golden::read(kGolden, golden::Kind::golden);
+  const ModelConfig config = scenarios::load_model(to);
+  CHECK(config.json == store.strings.at("config"));
+  const auto weights = golden::load_checkpoint(to, config);
+  CHECK(weights.size() == parameters_of(config).size());
+  for (const auto& [name, weight] : weights) CHECK(weight.bytes == store.tensors.at("weights/" + name).bytes);
+  const golden::SafetensorsFile batch(to + "/batch.safetensors");
+  CHECK(batch.tensor("token_ids").to_int64() == store.tensors.at("inputs/token_ids").to_int64());
+  CHECK(batch.tensor("labels").to_int64() == store.tensors.at("inputs/labels").to_int64());
+  const std::string check = slurp(to + "/check.py");
+  CHECK(std::count(check.begin(), check.end(), '\n') <= 40);
+  CHECK(done.out.find("compare --golden") != std::string::npos);
+}
+
+TEST_CASE("export never touches a folder that is not empty unless told, and leaves nothing half-written") {
+  const ScratchFolder folder;
+  const std::string mine = folder.write("mine", "keep");
+  const std::string all = folder.file("");
+  check_refused(judge({"export", "--golden", kGolden, "--to", all}), "--force");
+  CHECK(entries(all) == 1);
+  CHECK(judge({"export", "--golden", kGolden, "--to", all, "--force"}).code == 0);
+  CHECK(slurp(mine) == "keep");
+  CHECK(entries(all) == 6);
+  check_refused(judge({"export", "--golden", kGolden, "--to", mine}), "is no folder");
+  check_refused(judge({"export", "--golden", folder.file("none.h5"), "--to", folder.file("new")}), "none.h5");
+  check_refused(judge({"export", "--golden", kGolden, "--to", mine + "/below"}), "below");
+  // A full disk: files may not pass 64 KiB.
+  const Finished full = execute({"/bin/bash", "-c",
+                                 "ulimit -f 64 && exec '" MESHPARITY_JUDGE "' export --golden '" + kGolden +
+                                     "' --to '" + folder.file("new") + "'"});
+  check_refused(full, "cannot be written");
+  CHECK(entries(all) == 6);
+}
+
+TEST_CASE("report renders an earlier result to every format") {
+  const ScratchFolder folder;
+  const std::string json = folder.file("r.json");
+  REQUIRE(judge({"compare", "--golden", kGolden, kData + "tiny-moe.packed-odd.h5", "--json", json}).code ==
+          1);
+  const Finished done = judge({"report", json, "--junit", folder.file("r.xml"), "--markdown",
+                               folder.file("r.md"), "--json", folder.file("2.json")});
+  INFO(done.err);
+  CHECK(done.code == 0);
+  CHECK(done.out.find("INVALID ") != std::string::npos);
+  CHECK(done.out.find("1 listed  0 pass") != std::string::npos);
+  CHECK(slurp(folder.file("r.xml")).find("<failure") != std::string::npos);
+  CHECK(slurp(folder.file("r.md")).find("### Not passed") != std::string::npos);
+  CHECK(slurp(folder.file("2.json")) == slurp(json));
+  check_refused(judge({"report", folder.file("none.json")}), "none.json: no such file");
+  check_refused(judge({"report", folder.file("")}), "is a directory");
+  check_refused(judge({"report", folder.write("cut.json", slurp(json).substr(0, 400))}),
+                "cut.json: not JSON");
+  check_refused(judge({"report", folder.write("old.json", "{\"schema\": 7}")}), "old.json: schema");
+}
+
+TEST_CASE("wrong words on the command line are one line and exit 2") {
+  check_refused(judge({}), "ubcommand");
+  check_refused(judge({"golde"}), "golde");
+  check_refused(judge({"golden"}), "ubcommand");
+  check_refused(judge({"golden", "verify"}), "files");
+  check_refused(judge({"golden", "inspect", kGolden, "--colour"}), "--colour");
+  check_refused(judge({"export", "--golden", kGolden}), "--to");
+  CHECK(judge({"--version"}).out.rfind("meshparity ", 0) == 0);
+  CHECK(judge({"compare", "--help"}).code == 0);
+}
+
+}  // namespace meshparity::cli

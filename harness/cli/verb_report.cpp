@@ -1,0 +1,81 @@
+#include "harness/cli/verb_report.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "harness/types/error.h"
+
+namespace meshparity::cli {
+namespace {
+
+std::string read_whole(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) throw InputError(path + ": no such file");
+  if (std::filesystem::is_directory(path, error)) throw InputError(path + ": is a directory");
+  std::ifstream in(path, std::ios::binary);
+  std::stringstream text;
+  text << in.rdbuf();
+  if (!in) throw InputError(path + ": cannot be read");
+  return text.str();
+}
+
+int render(const std::string& path, const ReportFiles& files, bool quiet) {
+  files.require_writable();
+  const reports::Run run = reports::from_json(read_whole(path), path);
+  if (!quiet)
+    for (const auto& result : run.cases)
+      if (result.state != State::pass && result.state != State::skip && result.state != State::waived)
+        std::cout << reports::case_text(result);
+  std::cout << reports::summary_text(run) << std::endl;
+  files.write(run, true);
+  return 0;
+}
+
+}  // namespace
+
+void ReportFiles::add_to(CLI::App& verb) {
+  verb.add_option("--json", json, "write the verdicts")->group("Reports");
+  verb.add_option("--junit", junit, "write JUnit XML")->group("Reports");
+  verb.add_option("--markdown", markdown, "write a Markdown summary")->group("Reports");
+}
+
+void ReportFiles::require_writable() const {
+  namespace fs = std::filesystem;
+  for (const auto* path : {&json, &junit, &markdown}) {
+    if (path->empty()) continue;
+    std::error_code error;
+    const fs::path folder = fs::path(*path).has_parent_path() ? fs::path(*path).parent_path() : fs::path(".");
+    if (fs::is_directory(*path, error)) throw InputError(*path + ": cannot be written: is a directory");
+    if (!fs::is_directory(folder, error))
+      throw InputError(*path + ": cannot be written: no folder " + folder.string());
+    if (::access(folder.c_str(), W_OK) != 0 && ::access(path->c_str(), W_OK) != 0)
+      throw InputError(*path + ": cannot be written: no permission");
+  }
+}
+
+void ReportFiles::write(const reports::Run& run, bool every_tensor) const {
+  if (!json.empty()) reports::write_file(json, reports::to_json(run, every_tensor));
+  if (!junit.empty()) reports::write_file(junit, reports::to_junit(run));
+  if (!markdown.empty()) reports::write_file(markdown, reports::to_markdown(run));
+}
+
+void add_report(CLI::App& app, Chosen& chosen) {
+  struct Options {
+    std::string file;
+    ReportFiles files;
+    bool quiet = false;
+  };
+  auto o = std::make_shared<Options>();
+  auto* verb =
+      app.add_subcommand("report", "Render the result of an earlier --json; 0 whatever its verdicts say");
+  verb->add_option("file", o->file, "what --json wrote")->required();
+  verb->add_flag("--quiet", o->quiet, "only the summary");
+  o->files.add_to(*verb);
+  verb->callback([o, &chosen] { chosen.run = [o] { return render(o->file, o->files, o->quiet); }; });
+}
+
+}  // namespace meshparity::cli

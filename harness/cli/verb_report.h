@@ -1,0 +1,22 @@
+// meshparity report: renders the result of an earlier --json; and the report files that verbs write.
+#pragma once
+
+#include <string>
+
+#include "harness/cli/verbs.h"
+#include "reports/report.h"
+
+namespace meshparity::cli {
+
+// --json, --junit and --markdown of a verb.
+struct ReportFiles {
+  std::string json, junit, markdown;
+  void add_to(CLI::App& verb);
+  // Throws InputError naming the first file that could not be written, before work is spent on its content.
+  void require_writable() const;
+  void write(const reports::Run& run, bool every_tensor) const;
+};
+
+void add_report(CLI::App& app, Chosen& chosen);
+
+}  // namespace meshparity::cli

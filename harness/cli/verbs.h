@@ -1,0 +1,28 @@
+// The subcommands that need LibTorch, one file each (verb_<name>.cpp); compare, golden, export and report
+// stand in meshparity-judge. Each adds itself to the command line and returns its exit code when it was
+// chosen.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace meshparity::cli {
+
+// Set by the chosen subcommand's callback.
+struct Chosen {
+  std::function<int()> run;
+};
+
+void add_gate(CLI::App& app, Chosen& chosen);
+void add_run(CLI::App& app, Chosen& chosen);
+void add_meshes(CLI::App& app, Chosen& chosen);
+void add_faults(CLI::App& app, Chosen& chosen);
+void add_demo(CLI::App& app, Chosen& chosen);
+void add_bench(CLI::App& app, Chosen& chosen);
+void add_regenerate(CLI::App& app, Chosen& chosen);
+
+inline constexpr char kVersion[] = "0.1.0";
+
+}  // namespace meshparity::cli
