@@ -55,8 +55,7 @@ const Row& row_of(const Policy& policy, const std::string& name) {
 
 double relative_of(const Row& row, const Context& context) {
   if (row.condition <= 0) return row.relative;
-  return row.condition * unit_roundoff(context.dtype) *
-         std::sqrt(reduction_lengths(context.config, context.tokens));
+  return row.condition * unit_roundoff(context.dtype) * rounding_growth(context.config, context.tokens);
 }
 
 // Families with slices of dimension 0 that nothing may reach: experts without a token, embedding rows never
@@ -76,25 +75,16 @@ double gradient_bound(const Row& row, double relative, double grad_norm, double 
 
 }  // namespace
 
-double reduction_lengths(const ModelConfig& c, std::int64_t tokens) {
-  const auto d = static_cast<double>(c.hidden_size), n = static_cast<double>(tokens);
-  const auto head = static_cast<double>(c.head_dim);
-  // Norm, projection, q/k norm, scores, softmax and values over the context, output projection.
-  const double attention = 2 * d + 2 * head + 2 * n + static_cast<double>(c.num_attention_heads) * head;
-  // Norm, projection, convolution, key norm, state and its read over the context, head norm, output
-  // projection.
-  const double delta = 2 * d + static_cast<double>(c.linear_conv_kernel_dim) +
-                       2 * static_cast<double>(c.linear_key_head_dim) + 2 * n +
-                       static_cast<double>(c.linear_value_head_dim + c.gdn_value_width());
-  // Norm, (router over all experts,) gate and up projection, down projection, sum over the chosen experts.
-  const double ffn =
-      c.is_moe()
-          ? 3 * d + static_cast<double>(c.num_experts + c.num_experts_per_tok +
-                                        std::max(c.moe_intermediate_size, c.shared_expert_intermediate_size))
-          : 2 * d + static_cast<double>(c.intermediate_size);
-  double sum = 2 * d;  // final norm and head
-  for (const bool full : c.full_attention) sum += (full ? attention : delta) + ffn;
-  return sum;
+double rounding_growth(const ModelConfig& c, std::int64_t tokens) {
+  constexpr double kMeasuredLayers = 5;
+  // Sums over features, over the context or all tokens (weight gradients), over the vocabulary (softmax,
+  // gradient of the last hidden state), over the experts (router).
+  const std::int64_t longest =
+      std::max({c.hidden_size, c.num_attention_heads * c.head_dim, c.gdn_value_width(), c.intermediate_size,
+                c.moe_intermediate_size, c.shared_expert_intermediate_size, c.num_experts, c.vocab_size,
+                tokens, std::int64_t{1}});
+  const double depth = std::max(1.0, static_cast<double>(c.num_hidden_layers) / kMeasuredLayers);
+  return std::sqrt(static_cast<double>(longest) * depth);
 }
 
 Limits limits(const Policy& policy, const std::string& check, const Context& context,
@@ -160,10 +150,12 @@ Limits weight_limits(const Policy& policy, const Context& context, const TensorV
     carried += t.lr * std::min(2 * kappa, sensitivity);
   }
   const double roundings = context.step * row.relative;
-  l.norm = capped(carried + roundings * weight.norm, row.cap, weight.largest);
-  l.element = capped(carried + roundings * weight.largest, row.cap, weight.largest);
+  // Vectors act beside 1: a norm multiplies by 1 + w, decay takes exp(A_log) and softplus(a + dt_bias).
+  const double scale_of_cap = decays(want.shape) ? weight.largest : std::max(weight.largest, 1.0);
+  l.norm = capped(carried + roundings * weight.norm, row.cap, scale_of_cap);
+  l.element = capped(carried + roundings * weight.largest, row.cap, scale_of_cap);
   l.why = text("gradient bound %.3g carried through AdamW %.3g + %.3g * ||want||, at most %.3g", delta,
-               carried, roundings, row.cap * weight.largest) +
+               carried, roundings, row.cap > 0 ? row.cap * scale_of_cap : INFINITY) +
           "; docs/tolerance.md#" + row.doc;
   return l;
 }

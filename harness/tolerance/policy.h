@@ -17,7 +17,7 @@ namespace meshparity::tolerance {
 struct Row {
   double relative = 0;  // times the tensor's norm, or times the floor's scale where that is larger
   double condition =
-      0;  // where > 0: relative = condition * unit roundoff * sqrt(reduction lengths on the longest path)
+      0;  // where > 0: relative = condition * unit roundoff * rounding_growth
   double floor =
       0;  // least scale: times grad_norm (grads), nats (logprobs, loss), times the largest element (others)
   double cap = 1e-9;  // no element's bound may exceed cap * largest element (grads: or cap * floor *
@@ -62,8 +62,9 @@ Limits limits(const Policy& policy, const std::string& check, const Context& con
 Limits weight_limits(const Policy& policy, const Context& context, const TensorView& want,
                      const TensorView* want_grad);
 
-// Sum of the reduction lengths on the longest forward path (embedding to logits): what rounding accumulates
-// over.
-double reduction_lengths(const ModelConfig& config, std::int64_t tokens);
+// By how much more than one rounding per operation a model of this size can lose: the square root of its
+// longest reduction times its depth over the five layers at which conditions were measured. Derivation:
+// docs/tolerance.md#condition.
+double rounding_growth(const ModelConfig& config, std::int64_t tokens);
 
 }  // namespace meshparity::tolerance

@@ -3,6 +3,8 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <fstream>
+#include <sstream>
 
 #include "harness/types/error.h"
 
@@ -101,28 +103,19 @@ TEST_CASE("counts are exact") {
   CHECK(l.element == 0);
 }
 
-TEST_CASE("a condition is multiplied by roundoff and the root of the reduction lengths") {
+TEST_CASE("a condition is multiplied by roundoff and the root of longest reduction and depth") {
   Context c = context();
   c.dtype = DType::float32;
-  c.tokens = 16;
-  c.config.hidden_size = 8, c.config.num_attention_heads = 2, c.config.head_dim = 4;
-  c.config.intermediate_size = 10;
-  c.config.full_attention = {true};
-  // attention 2*8 + 2*4 + 2*16 + 8 = 64, ffn 2*8 + 10 = 26, head 16.
-  CHECK(reduction_lengths(c.config, c.tokens) == 106);
-  const double relative = 10 * 0x1p-24 * std::sqrt(106.0);
-  CHECK(limits(policy(), "grads", c, doubles({3, 4}).view()).norm == Approx(5 * relative));
-}
-
-TEST_CASE("a longer path and a longer context never tighten a bound") {
-  ModelConfig c;
-  c.hidden_size = 8, c.num_attention_heads = 2, c.head_dim = 4, c.intermediate_size = 10;
-  c.linear_num_value_heads = 2, c.linear_value_head_dim = 4, c.linear_key_head_dim = 4;
-  c.full_attention = {true, false};
-  const double base = reduction_lengths(c, 10);
-  CHECK(reduction_lengths(c, 11) > base);
-  c.full_attention.push_back(false);
-  CHECK(reduction_lengths(c, 10) > base);
+  c.tokens = 144;
+  c.config.hidden_size = 8, c.config.vocab_size = 100, c.config.num_hidden_layers = 5;
+  CHECK(rounding_growth(c.config, c.tokens) == 12);
+  CHECK(limits(policy(), "grads", c, doubles({3, 4}).view()).norm == Approx(5 * 10 * 0x1p-24 * 12));
+  c.config.num_hidden_layers = 20;
+  CHECK(rounding_growth(c.config, c.tokens) == 24);
+  c.config.num_hidden_layers = 1;
+  CHECK(rounding_growth(c.config, c.tokens) == 12);
+  c.config.vocab_size = 400;
+  CHECK(rounding_growth(c.config, c.tokens) == 20);
 }
 
 TEST_CASE("an expectation that is not a number accepts nothing") {
@@ -160,13 +153,16 @@ TEST_CASE("the gradient bound is carried through AdamW") {
     const double worst = 1e-3 * 2 * (2 * 0.25 * 1e-11 * 2.0) / 1e-6;
     CHECK(weight_limits(policy(), c, weight.view(), nullptr).element == Approx(worst).epsilon(1e-3));
   }
-  SECTION("never more than the cap") {
-    const HostTensor tiny = doubles({0.5, -0.25, 1e-3});
+  SECTION("never more than the cap: of the largest element of a matrix, of 1 for a vector") {
+    HostTensor tiny = doubles({0.5, -0.25, 1e-3});
     const HostTensor vanishing = doubles({0.3, 1e-12, 0});
     const TensorView view = vanishing.view();
     l = weight_limits(policy(), c, tiny.view(), &view);
-    CHECK(l.element <= 0.5e-9);
-    CHECK(l.norm <= 0.5e-9);
+    CHECK(l.element == Approx(1e-9));
+    tiny.shape = {3, 1};
+    l = weight_limits(policy(), c, tiny.view(), &view);
+    CHECK(l.element == Approx(0.5e-9));
+    CHECK(l.norm == Approx(0.5e-9));
   }
   SECTION("without any gradient only rounding is left") {
     c.grad_norm = 0;
@@ -186,7 +182,29 @@ TEST_CASE("forgetful moments do not make a bound out of nothing") {
   const Limits memoryless = weight_limits(policy(), c, weight.view(), &g);
   CHECK(std::isfinite(memoryless.element));
   c.train.beta1 = 0.9;
-  CHECK(weight_limits(policy(), c, weight.view(), &g).element == Approx(0.5e-9));
+  CHECK(weight_limits(policy(), c, weight.view(), &g).element == Approx(1e-9));
+}
+
+TEST_CASE("every row of tolerance.toml is derived in docs/tolerance.md") {
+  const auto read = [](const char* path) {
+    std::ifstream file(std::string(MESHPARITY_SOURCE_DIR) + path);
+    std::stringstream text;
+    text << file.rdbuf();
+    return text.str();
+  };
+  std::istringstream rows(read("/scenarios/tolerance.toml"));
+  const std::string docs = read("/docs/tolerance.md");
+  int found = 0;
+  for (std::string line; std::getline(rows, line);) {
+    if (line.rfind("doc = ", 0) != 0) continue;
+    const auto open = line.find('"'), close = line.rfind('"');
+    REQUIRE(close > open);
+    const std::string anchor = line.substr(open + 1, close - open - 1);
+    INFO(anchor);
+    CHECK(docs.find("\n## " + anchor + "\n") != std::string::npos);
+    ++found;
+  }
+  CHECK(found >= 16);
 }
 
 }  // namespace meshparity::tolerance
