@@ -1,0 +1,267 @@
+"""Proves what a golden rests on: the library runs in float64 throughout, gradients are gradients, generation repeats.
+
+    .meshparity/upstream/bin/python -m unittest golden.upstream.test_upstream        about a minute on 2 cores
+
+Numbers here come from the model itself (finite differences), from C++ (draws) or from the packaged goldens; a test of a
+new quantity belongs beside the one it resembles.
+"""
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import h5py
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from golden.upstream import draws, expected, generate, models, store
+from golden.upstream.batches import Batch, IGNORE, next_token_labels, offsets, read_batch
+from golden.upstream.lift import MODULES, lift
+
+MODELS = ("tiny-dense", "tiny-moe")
+DATA = store.ROOT / "golden" / "data"
+HERE = Path(__file__).parent
+STEP = 1e-5  # of the finite differences
+
+
+def setUpModule():
+    lift()
+    torch.set_num_threads(1)
+
+
+class OnlyFloat64(TorchDispatchMode):
+    """Raises where any operation takes or gives a floating tensor of another dtype."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, result)):
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype != torch.float64:
+                raise TypeError(f"{function} handles {value.dtype} {tuple(value.shape)}")
+        return result
+
+
+def unlifted():
+    """The library with one set of casts as released: those its modules write as torch.float32."""
+    stack = contextlib.ExitStack()
+    for module in MODULES:
+        stack.enter_context(mock.patch.object(module, "torch", torch))
+    return stack
+
+
+def short_batch():
+    """Documents of 13, 1 and 6 tokens in two rows."""
+    document_offsets = offsets([13, 1, 6])
+    ids = draws.Generator(3, "token_ids").below(np.arange(20), 61)
+    labels = next_token_labels(ids, document_offsets)
+    labels[2:5] = IGNORE
+    return Batch(ids, labels, document_offsets, offsets([2, 1]), offsets([2]))
+
+
+def packaged_model(name):
+    model = models.build(models.text_config(generate.find(name, "models", ".json")))
+    weights = {n: draws.initial_weight(n, tuple(p.shape), generate.WEIGHT_SEED)
+               for n, p in models.parameters(model).items()}
+    models.load(model, weights)
+    return model
+
+
+def loss_of(model, batch):
+    return expected.forward(model, batch)[1].sum() / (batch.labels != IGNORE).sum()
+
+
+def slope_errors(model, batch):
+    """{parameter: |finite difference - slope| / slope}, each along its own random direction.
+
+    A direction has random sizes and the gradient's signs, so that the slope is not a small difference of large terms.
+    Central differences over STEP and twice STEP are combined so that the third derivative drops out.
+    """
+    expected.backward(model, batch)
+    random, errors = np.random.default_rng(5), {}
+    for name, parameter in models.parameters(model).items():
+        gradient = parameter.grad.clone()
+        direction = torch.from_numpy(np.abs(random.standard_normal(tuple(parameter.shape)))) * gradient.sign()
+        direction /= direction.norm()
+        start, losses = parameter.detach().clone(), []
+        for steps in (1, -1, 2, -2):
+            with torch.no_grad():
+                parameter.copy_(start + steps * STEP * direction)
+            losses.append(loss_of(model, batch))
+        with torch.no_grad():
+            parameter.copy_(start)
+        slope = float((gradient * direction).sum())
+        near, far = losses[0] - losses[1], losses[2] - losses[3]
+        errors[name] = abs((8 * near - far) / (12 * STEP) - slope) / slope
+    return errors
+
+
+class Float64(unittest.TestCase):
+    def test_finite_differences_agree_with_every_gradient(self):
+        for name in MODELS:
+            errors = slope_errors(packaged_model(name), short_batch())
+            worst = max(errors, key=errors.get)
+            print(f"{name}: finite differences, median {np.median(list(errors.values())):.1e}, "
+                  f"worst {errors[worst]:.1e} at {worst}")
+            for parameter, error in errors.items():
+                self.assertLessEqual(error, 1e-7, f"{name} {parameter}")
+
+    def test_no_other_floating_dtype_in_forward_backward_and_optimizer(self):
+        train = json.loads(generate.train_json({}))
+        for name in MODELS:
+            with OnlyFloat64():
+                model = packaged_model(name)
+                expected.compute(model, short_batch(), train, ("grads", "steps"), steps=2)
+
+    def test_a_cast_that_is_not_lifted_is_noticed(self):
+        train = json.loads(generate.train_json({}))
+        for name in MODELS:
+            model = packaged_model(name)
+            with unlifted():
+                with self.assertRaises(TypeError), OnlyFloat64():
+                    expected.compute(model, short_batch(), train, (), steps=0)
+                self.assertGreater(max(slope_errors(model, short_batch()).values()), 1e-7)
+
+
+class Draws(unittest.TestCase):
+    def test_numbers_are_those_of_the_cpp_generator(self):
+        generator = draws.Generator(7, "weights/lm_head.weight")
+        self.assertEqual([int(x) for x in generator.bits([0, 1000000])], [0x1BCA911C6D726F4B, 0x6CDBAD87F0F05EFF])
+        uniform = [float(x).hex() for x in generator.uniform([0, 5])]
+        self.assertEqual(uniform, ["0x1.bca911c6d726cp-4", "0x1.6767352af33f8p-5"])
+        self.assertEqual(generator.below([0, 9], 61).tolist(), [10, 4])
+        for got, want in zip(generator.normal([0, 5]), ["-0x1.cece980032354p-1", "0x1.5176d30c055c6p+0"]):
+            self.assertAlmostEqual(got, float.fromhex(want), delta=4e-16 * abs(got))
+
+    def test_decay_covers_its_range_and_norms_are_not_zero(self):
+        rate = np.exp(draws.initial_weight("model.layers.0.linear_attn.A_log", (12,), 7))
+        self.assertTrue(0.002 <= rate[0] < 0.004 and 1.3 < rate[-1] <= 2.5 and (np.diff(rate) > 0).all(), rate)
+        self.assertGreater(np.abs(draws.initial_weight("model.norm.weight", (24,), 7)).min(), 0)
+
+
+class Goldens(unittest.TestCase):
+    def test_generation_repeats_and_reproduces_the_package(self):
+        for (model, batch), parts in generate.PACKAGED.items():
+            if batch == "rows":
+                continue  # the same code with steps: minutes saved
+            stored, attributes = store.read(DATA / f"{model}.{batch}.h5")
+            first, _, _ = generate.from_scenario(model, batch, parts)
+            again, _, _ = generate.from_scenario(model, batch, parts)
+            with tempfile.TemporaryDirectory() as folder:
+                digests = [store.write(f"{folder}/{i}.h5", content, {}) for i, content in enumerate((first, again))]
+            self.assertEqual(digests[0], digests[1])
+            self.assertEqual(set(first), set(stored))
+            norm = float(stored.get("expected/grad_norm", 1))
+            for path, want in stored.items():
+                if isinstance(want, str) or path.startswith("inputs/"):
+                    np.testing.assert_array_equal(first[path], want, path)
+                    continue
+                limit = 1e-11 * max(np.linalg.norm(want), 1e-3 * norm)
+                self.assertLessEqual(np.linalg.norm(first[path] - want), limit, path)
+
+    def test_hashes_hold_and_a_changed_element_is_noticed(self):
+        for model, batch in generate.PACKAGED:
+            content, attributes = store.read(DATA / f"{model}.{batch}.h5")
+            hashes = {path: hashlib.sha256(store.raw_bytes(value)).hexdigest() for path, value in content.items()}
+            self.assertEqual(store.content_sha256(hashes), attributes["content_sha256"])
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(shutil.copy(DATA / "tiny-dense.single.h5", folder))
+            with h5py.File(copy, "a") as file:
+                file["expected/logits"][3, 5] += 1e-15
+            with self.assertRaisesRegex(ValueError, "expected/logits"):
+                store.read(copy)
+
+    def test_rows_clips_decays_by_dimension_and_leaves_the_idle_expert_without_gradient(self):
+        for model in MODELS:
+            content, _ = store.read(DATA / f"{model}.rows.h5")
+            train = json.loads(content["train"])
+            self.assertGreater(content["expected/grad_norm"], train["max_grad_norm"])
+            grads = {name: content[name] for name in content if name.startswith("expected/grads/")}
+            total = math.sqrt(sum((gradient**2).sum() for gradient in grads.values()))
+            self.assertAlmostEqual(total / content["expected/grad_norm"], 1, delta=1e-14)
+            if model == "tiny-moe":
+                # Without a gradient AdamW only decays: w <- w * (1 - lr * weight_decay), three times.
+                shrink = (1 - train["lr"] * train["weight_decay"]) ** 3
+                for layer in range(5):
+                    name = f"model.layers.{layer}.mlp.experts.down_proj"
+                    self.assertEqual(np.abs(grads[f"expected/grads/{name}"][-1]).max(), 0)
+                    got, start = content[f"expected/step3/weights/{name}"][-1], content[f"weights/{name}"][-1]
+                    np.testing.assert_allclose(got, start * shrink, rtol=1e-15)
+
+    def test_bad_batches_are_refused_by_name(self):
+        for text, field in (("seed = 1\nrows = [[3, 0]]", "rows"), ("seed = 1\nrows = [[3]]\nmicro_batches = [2]",
+                            "micro_batches"), ("rows = [[3]]", "seed"), ("seed = 1\nrows = [[3]]\nmasked = [[1, 9]]",
+                            "masked"), ("seed = 1\nrows = [[3]]\nmask = []", "mask")):
+            with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+                file.write(text)
+                file.flush()
+                with self.assertRaisesRegex(ValueError, f"{file.name}: {field}: "):
+                    read_batch(file.name, 61)
+
+
+class Check(unittest.TestCase):
+    """check.py and lift.py as `meshparity export` copies them."""
+
+    def export(self, golden, folder):
+        content, _ = store.read(golden)
+        (folder / "config.json").write_text(content["config"])
+        for target, prefix in (("model", "weights/"), ("batch", "inputs/")):
+            tensors = {path[len(prefix):]: torch.from_numpy(value) for path, value in content.items()
+                       if path.startswith(prefix)}
+            save_file(tensors, folder / f"{target}.safetensors", metadata={"format": "pt"})
+        for name in ("check.py", "lift.py"):
+            shutil.copy(HERE / name, folder)
+        return content
+
+    def run_check(self, folder, *words):
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if "--fsdp" in words else []
+        (folder / "dump.h5").unlink(missing_ok=True)
+        subprocess.run([sys.executable, *launch, "check.py", *words], cwd=folder, check=True, capture_output=True,
+                       env={**os.environ, "OMP_NUM_THREADS": "1"})
+        return store.read(folder / "dump.h5")[0]
+
+    def distance(self, dump, content):
+        """The largest relative L2 distance, gradients measured as the gate does."""
+        def far(path):
+            want, norm = content[path], float(content["expected/grad_norm"])
+            floor = 1e-3 * norm if path.startswith("expected/grads/") else 1e-300
+            return np.linalg.norm(dump[path] - want) / max(np.linalg.norm(want), floor)
+        gradients = {path for path in content if path.startswith("expected/grads/")}
+        self.assertLessEqual(gradients, set(dump))
+        return max(far(path) for path in dump)
+
+    def test_it_agrees_with_the_golden_plainly_and_under_fsdp(self):
+        for model in MODELS:
+            with tempfile.TemporaryDirectory() as name:
+                folder = Path(name)
+                content = self.export(DATA / f"{model}.packed-odd.h5", folder)
+                for words in ((), ("--fsdp",)):
+                    distance = self.distance(self.run_check(folder, *words), content)
+                    print(f"{model} check.py {' '.join(words) or 'plain'}: distance {distance:.1e}")
+                    self.assertLessEqual(distance, 1e-11)
+
+    def test_float32_is_the_library_as_released(self):
+        with tempfile.TemporaryDirectory() as name:
+            content = self.export(DATA / "tiny-dense.packed-odd.h5", Path(name))
+            dump = self.run_check(Path(name), "--dtype", "float32")
+            self.assertEqual({value.dtype for path, value in dump.items() if path.startswith("expected/")},
+                             {np.dtype(np.float32)})
+            self.assertGreater(self.distance(dump, content), 2.0**-24)  # one rounding: nothing was lifted
+            loss = "expected/loss/token_mean"
+            self.assertAlmostEqual(float(dump[loss]), float(content[loss]), delta=1e-4)
+
+    def test_it_fits_on_a_page(self):
+        self.assertLessEqual(len((HERE / "check.py").read_text().splitlines()), 40)
+
+
+if __name__ == "__main__":
+    unittest.main()
