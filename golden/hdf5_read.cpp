@@ -23,6 +23,7 @@ class Reader {
     if (is_hdf5 == 0) throw InputError(file_ + ": damaged or not an HDF5 file (no HDF5 signature)");
     const Handle access(checked(H5Pcreate(H5P_FILE_ACCESS)));
     std::error_code ignored;
+    checked(H5Pset_sieve_buf_size(access, 0));  // every dataset is read whole
     // One read instead of a dozen per dataset.
     if (std::filesystem::file_size(file_, ignored) <= kWholeInMemory)
       checked(H5Pset_fapl_core(access, std::size_t{1} << 20, false));
