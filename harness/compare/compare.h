@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "harness/types/tensor.h"
 #include "harness/types/verdict.h"
@@ -41,8 +42,8 @@ struct Bound {
   double element = 0;  // every |got - want| <= element
   std::string row;     // tolerance row: "grads/float64"
   std::string why;     // formula with its numbers
-  // Slices of dimension 0 whose want is exactly zero must be exactly zero in got too (nothing reaches them).
-  bool exact_zero_slices = false;
+  // Slices of dimension 0 that nothing reaches: every element of got must be exactly zero there.
+  std::vector<std::int64_t> exact_zero_slices;
 };
 
 // State, bound_used, worst place and detail from metrics and bound. `got_view`/`want_view` are used for the

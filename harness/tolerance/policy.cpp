@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <string_view>
 
 #include "harness/types/error.h"
 
@@ -58,10 +57,25 @@ double relative_of(const Row& row, const Context& context) {
   return row.condition * unit_roundoff(context.dtype) * rounding_growth(context.config, context.tokens);
 }
 
-// Families with slices of dimension 0 that nothing may reach: experts without a token, embedding rows never
-// used.
-bool has_idle_slices(std::string_view tensor) {
-  return tensor.find(".mlp.experts.") != std::string_view::npos || tensor.ends_with("embed_tokens.weight");
+// Slices of dimension 0 that nothing reaches: experts without a token, embedding rows of ids the batch never
+// uses (with tied embeddings the head reaches those as well, and their want is not zero). A used id without
+// loss is reached: its zero is a cancellation, judged by the bound.
+std::vector<std::int64_t> idle_slices(const Context& context, const TensorView& want) {
+  const bool experts = context.tensor.find(".mlp.experts.") != std::string::npos;
+  const bool embedding = context.tensor.ends_with("embed_tokens.weight") && !context.token_ids.empty();
+  std::vector<std::int64_t> idle;
+  if ((!experts && !embedding) || want.shape.empty() || want.shape[0] == 0) return idle;
+  std::vector<bool> used(static_cast<std::size_t>(want.shape[0]), false);
+  if (embedding)
+    for (const std::int64_t id : context.token_ids)
+      if (id >= 0 && id < want.shape[0]) used[id] = true;
+  const std::int64_t width = want.numel() / want.shape[0];
+  for (std::int64_t slice = 0; slice < want.shape[0]; ++slice) {
+    bool zero = !used[slice];
+    for (std::int64_t i = slice * width; zero && i < (slice + 1) * width; ++i) zero = want.at(i) == 0;
+    if (zero) idle.push_back(slice);
+  }
+  return idle;
 }
 
 double capped(double bound, double cap, double largest) {
@@ -98,7 +112,7 @@ Limits limits(const Policy& policy, const std::string& check, const Context& con
   if (check == "grads") {
     norm_scale = std::max(size.norm, row.floor * context.grad_norm);
     element_scale = std::max(size.largest, row.floor * context.grad_norm);
-    l.exact_zero_slices = has_idle_slices(context.tensor);
+    l.exact_zero_slices = idle_slices(context, want);
   } else if (check == "logprobs" || check == "loss") {
     // Nats are absolute: a token predicted with certainty has a logprob of 0 and errors like any other.
     norm_scale = std::max(size.norm, row.floor * std::sqrt(static_cast<double>(want.numel())));

@@ -6,6 +6,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "harness/types/batch.h"
 #include "harness/types/model_config.h"
@@ -15,9 +16,8 @@ namespace meshparity::tolerance {
 
 // One row "check/dtype" of tolerance.toml.
 struct Row {
-  double relative = 0;  // times the tensor's norm, or times the floor's scale where that is larger
-  double condition =
-      0;  // where > 0: relative = condition * unit roundoff * rounding_growth
+  double relative = 0;   // times the tensor's norm, or times the floor's scale where that is larger
+  double condition = 0;  // where > 0: relative = condition * unit roundoff * rounding_growth
   double floor =
       0;  // least scale: times grad_norm (grads), nats (logprobs, loss), times the largest element (others)
   double cap = 1e-9;  // no element's bound may exceed cap * largest element (grads: or cap * floor *
@@ -33,7 +33,9 @@ struct Policy {
 struct Context {
   ModelConfig config;
   std::int64_t tokens = 0;  // N
-  double grad_norm = 0;     // global norm of the expected gradients
+  std::vector<std::int64_t>
+      token_ids;         // of the batch: which embedding rows something reaches (empty: unknown)
+  double grad_norm = 0;  // global norm of the expected gradients
   TrainSpec train;
   int step = 0;                  // optimizer step a weight is judged after
   DType dtype = DType::float64;  // the narrower of the two sides: it chooses the row
@@ -46,10 +48,9 @@ struct Limits {
   double element = 0;
   std::string row;
   std::string why;
-  // Slices of dimension 0 whose want is exactly zero (experts without a token, embedding rows never used)
-  // must be exactly zero: nothing reaches them, so no rounding does. Other zeros may be cancellations and are
-  // judged by the bound.
-  bool exact_zero_slices = false;
+  // Slices of dimension 0 that nothing reaches (experts without a token, embedding rows of ids never used):
+  // no rounding reaches them either, so they must be exactly zero. Other zeros may be cancellations.
+  std::vector<std::int64_t> exact_zero_slices;
 };
 
 // Limits for `check` (logits, logprobs, loss, denominators, grads, grad_norm, activations, ...) on the tensor

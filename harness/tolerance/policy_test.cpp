@@ -74,18 +74,26 @@ TEST_CASE("where nothing has a gradient nothing may have one") {
 }
 
 TEST_CASE("slices nothing reaches are exact for experts and embedding rows only") {
+  using Slices = std::vector<std::int64_t>;
   Context c = context();
-  const HostTensor want = doubles({0, 1});
+  // Rows 0, 2 and 3 are zero.
+  const HostTensor want =
+      HostTensor::from(DType::float64, {4, 2}, std::vector<double>{0, 0, 1, 0, 0, -0.0, 0, 0});
+  c.token_ids = {1, 2, 1};
   const auto exact = [&](const char* check, const char* name) {
     c.tensor = name;
     return limits(policy(), check, c, want.view()).exact_zero_slices;
   };
-  CHECK(exact("grads", "model.layers.3.mlp.experts.gate_up_proj"));
-  CHECK(exact("grads", "model.layers.3.mlp.experts.down_proj"));
-  CHECK(exact("grads", "model.embed_tokens.weight"));
-  CHECK(!exact("grads", "model.layers.3.self_attn.q_norm.weight"));
-  CHECK(!exact("grads", "model.layers.3.mlp.shared_expert.up_proj.weight"));
-  CHECK(!exact("logits", "logits"));
+  CHECK(exact("grads", "model.layers.3.mlp.experts.gate_up_proj") == Slices{0, 2, 3});
+  CHECK(exact("grads", "model.layers.3.mlp.experts.down_proj") == Slices{0, 2, 3});
+  // Id 2 is used and gets no gradient: it is reached, its zero is a cancellation.
+  CHECK(exact("grads", "model.embed_tokens.weight") == Slices{0, 3});
+  CHECK(exact("grads", "model.layers.3.self_attn.q_norm.weight").empty());
+  CHECK(exact("grads", "model.layers.3.mlp.shared_expert.up_proj.weight").empty());
+  CHECK(exact("logits", "logits").empty());
+  // Unknown ids prove nothing.
+  c.token_ids = {};
+  CHECK(exact("grads", "model.embed_tokens.weight").empty());
 }
 
 TEST_CASE("nats have an absolute floor per token") {
