@@ -1,6 +1,6 @@
 """Proves what a golden rests on: the library runs in float64 throughout, gradients are gradients, generation repeats.
 
-    .meshparity/upstream/bin/python -m unittest golden.upstream.test_upstream        about a minute on 2 cores
+    .meshparity/upstream/bin/python -m unittest golden.upstream.test_upstream     two minutes on 2 cores
 
 Numbers here come from the model itself (finite differences), from C++ (draws) or from the packaged goldens; a test of a
 new quantity belongs beside the one it resembles.
@@ -60,12 +60,12 @@ def unlifted():
 
 
 def short_batch():
-    """Documents of 13, 1 and 6 tokens in two rows."""
-    document_offsets = offsets([13, 1, 6])
-    ids = draws.Generator(3, "token_ids").below(np.arange(20), 61)
+    """Documents of 13 and 6 tokens in one row."""
+    document_offsets = offsets([13, 6])
+    ids = draws.Generator(3, "token_ids").below(np.arange(19), 61)
     labels = next_token_labels(ids, document_offsets)
     labels[2:5] = IGNORE
-    return Batch(ids, labels, document_offsets, offsets([2, 1]), offsets([2]))
+    return Batch(ids, labels, document_offsets, offsets([2]), offsets([1]))
 
 
 def packaged_model(name):
@@ -80,8 +80,8 @@ def loss_of(model, batch):
     return expected.forward(model, batch)[1].sum() / (batch.labels != IGNORE).sum()
 
 
-def slope_errors(model, batch):
-    """{parameter: |finite difference - slope| / slope}, each along its own random direction.
+def slope_errors(model, batch, names=None):
+    """{parameter: |finite difference - slope| / slope} of all or the named ones, each along its own random direction.
 
     A direction has random sizes and the gradient's signs, so that the slope is not a small difference of large terms.
     Central differences over STEP and twice STEP are combined so that the third derivative drops out.
@@ -89,6 +89,8 @@ def slope_errors(model, batch):
     expected.backward(model, batch)
     random, errors = np.random.default_rng(5), {}
     for name, parameter in models.parameters(model).items():
+        if names and name not in names:
+            continue
         gradient = parameter.grad.clone()
         direction = torch.from_numpy(np.abs(random.standard_normal(tuple(parameter.shape)))) * gradient.sign()
         direction /= direction.norm()
@@ -129,7 +131,8 @@ class Float64(unittest.TestCase):
             with unlifted():
                 with self.assertRaises(TypeError), OnlyFloat64():
                     expected.compute(model, short_batch(), train, (), steps=0)
-                self.assertGreater(max(slope_errors(model, short_batch()).values()), 1e-7)
+                below = ("model.layers.1.linear_attn.in_proj_qkv.weight",)  # a parameter whose effect passes the casts
+                self.assertGreater(slope_errors(model, short_batch(), below)[below[0]], 1e-7)
 
 
 class Draws(unittest.TestCase):
