@@ -1,0 +1,109 @@
+// Proves the reference and the oracle against every packaged golden, which Hugging Face transformers
+// computed. A new golden in golden/data is judged as soon as it lies there.
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <filesystem>
+
+#include "golden/store.h"
+#include "reference/host_tensor.h"
+#include "reference/oracle/model.h"
+#include "reference/reference.h"
+#include "scenarios/load.h"
+
+namespace meshparity {
+namespace {
+
+std::vector<std::string> packaged_goldens() {
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(MESHPARITY_SOURCE_DIR "/golden/data")) {
+    if (entry.path().extension() == ".h5") files.push_back(entry.path().string());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+struct Golden {
+  golden::Store store;
+  ModelConfig config;
+  Batch batch;
+  TrainSpec train;
+  std::map<std::string, HostTensor> weights;
+
+  explicit Golden(const std::string& file)
+      : store(golden::read(file, golden::Kind::golden)),
+        config(scenarios::parse_model_config(store.strings.at("config"), file)),
+        batch(golden::batch_of(store)),
+        train(golden::train_of(store)) {
+    for (const auto& [path, tensor] : store.tensors) {
+      if (path.rfind("weights/", 0) == 0) weights[path.substr(8)] = tensor;
+    }
+  }
+};
+
+double l2(const at::Tensor& t) {
+  return t.to(at::kDouble).norm().item<double>();
+}
+
+// The float64 bounds of the design, on the L2 norm of the difference. Weights are held to the 1e-12 of a
+// forward tensor, which is tighter than the gradient bound carried through AdamW.
+double bound_of(const std::string& path, const at::Tensor& want, double grad_norm) {
+  if (path.rfind("denominators/", 0) == 0) return 0;
+  if (path.rfind("grads/", 0) == 0) return 1e-11 * std::max(l2(want), 1e-3 * grad_norm);
+  return 1e-12 * l2(want);
+}
+
+}  // namespace
+
+TEST_CASE("the reference agrees with every golden") {
+  const std::vector<std::string> files = packaged_goldens();
+  REQUIRE(files.size() >= 6);
+  const Golden golden(GENERATE_COPY(from_range(files)));
+  const reference::TensorMap got =
+      reference::run(golden.config, reference::to_tensors(golden.weights), golden.batch, golden.train,
+                     {.loss = golden.train.loss, .steps = golden.train.steps});
+
+  const auto stored = golden.store.tensors.find("expected/grad_norm");
+  const double grad_norm = stored == golden.store.tensors.end() ? 0 : stored->second.view().at(0);
+  std::size_t judged = 0;
+  for (const auto& [path, host] : golden.store.tensors) {
+    if (path.rfind("expected/", 0) != 0) continue;
+    const std::string name = path.substr(9);
+    INFO(golden.store.file << ": " << name);
+    REQUIRE(got.count(name) == 1);
+    const at::Tensor want = reference::to_tensor(host.view()), tried = got.at(name);
+    REQUIRE(tried.sizes() == want.sizes());
+    const double difference = l2(tried.to(at::kDouble) - want.to(at::kDouble));
+    const double bound = bound_of(name, want, grad_norm);
+    CHECK(difference <= bound);
+    ++judged;
+  }
+  CHECK(judged >= 7);
+}
+
+TEST_CASE("the oracle alone agrees with every golden's logits") {
+  const std::vector<std::string> files = packaged_goldens();
+  REQUIRE(files.size() >= 6);
+  const Golden golden(GENERATE_COPY(from_range(files)));
+  const HostTensor& host = golden.store.tensors.at("expected/logits");
+  const oracle::Matrix<double> want =
+      Eigen::Map<const oracle::Matrix<double>>(host.as<double>(), host.shape.at(0), host.shape.at(1));
+  const Batch& batch = golden.batch;
+
+  oracle::Matrix<double> got(want.rows(), want.cols());
+  for (std::int64_t d = 0; d < batch.documents(); ++d) {
+    const Range tokens = batch.document(d);
+    const std::vector<std::int64_t> ids(batch.token_ids.begin() + tokens.begin,
+                                        batch.token_ids.begin() + tokens.end);
+    std::vector<std::int64_t> positions;
+    for (std::int64_t axis = 0; axis < 3 && !batch.position_ids.empty(); ++axis) {
+      const auto begin = batch.position_ids.begin() + axis * batch.tokens();
+      positions.insert(positions.end(), begin + tokens.begin, begin + tokens.end);
+    }
+    got.middleRows(tokens.begin, tokens.size()) =
+        oracle::forward(golden.config, golden.weights, ids, positions);
+  }
+  INFO(golden.store.file);
+  CHECK((got - want).norm() <= 1e-13 * want.norm());
+}
+
+}  // namespace meshparity
