@@ -35,17 +35,21 @@ const double* load(const TensorView& view, std::int64_t begin, std::size_t n, do
   if (view.dtype == DType::float64) {
     std::memcpy(buffer, view.data + begin * 8, n * 8);
   } else if (view.dtype == DType::float32) {
-    const float* const source = view.as<float>() + begin;
+    const std::byte* const source = view.data + begin * 4;
     std::size_t i = 0;
     typedef float Floats __attribute__((vector_size(16)));
     typedef double Doubles __attribute__((vector_size(32)));
     for (; i + 4 <= n; i += 4) {
       Floats f;
-      std::memcpy(&f, source + i, sizeof f);
+      std::memcpy(&f, source + 4 * i, sizeof f);
       const Doubles d = __builtin_convertvector(f, Doubles);
       std::memcpy(buffer + i, &d, sizeof d);
     }
-    for (; i < n; ++i) buffer[i] = source[i];
+    for (; i < n; ++i) {
+      float f;
+      std::memcpy(&f, source + 4 * i, sizeof f);
+      buffer[i] = f;
+    }
   } else {
     for (std::size_t i = 0; i < n; ++i) buffer[i] = view.at(begin + static_cast<std::int64_t>(i));
   }
@@ -72,7 +76,10 @@ class Measurer {
     if (out_of_range(m_.max_abs) || out_of_range(m_.want_max)) scaled_norms();
     if (first_nonfinite_ >= 0) m_.worst = first_nonfinite_;
     if (m_.worst < 0 && m_.elements > 0) m_.worst = 0;
-    if (m_.worst >= 0) m_.worst_got = got_.at(m_.worst), m_.worst_want = want_.at(m_.worst);
+    if (m_.worst >= 0) {
+      m_.worst_got = *load(got_, m_.worst, 1, got_buffer);
+      m_.worst_want = *load(want_, m_.worst, 1, want_buffer);
+    }
     return m_;
   }
 
