@@ -19,8 +19,8 @@ ModelConfig tied_dense() {
   return config;
 }
 
-// An odd stack: attention first and last, key heads as many as value heads, more than one key-value head per
-// rank of a small model, a rotary width that covers the whole head.
+// An odd stack: attention first and last, as many key heads as value heads, one query head per key-value
+// head, two taps, three experts per token, and a rotation of the whole head.
 ModelConfig odd_moe() {
   ModelConfig config = tiny_moe();
   config.name = "odd moe";
