@@ -101,8 +101,8 @@ Chunked forward_chunks(const at::Tensor& qk, const at::Tensor& v, const at::Tens
 }
 
 // Gradients of (qk, v, g, beta) from dO [N, H, C, V].
-Tensors backward_chunks(const Chunked& c, const at::Tensor& dout, std::int64_t tokens, std::int64_t r,
-                        double scale) {
+Tensors backward_chunks(const Chunked& c, const DeltaChunks& chunks, const at::Tensor& dout,
+                        std::int64_t tokens, std::int64_t r, double scale) {
   const std::int64_t value_dim = c.v.size(3);
   const at::Tensor w = c.uw.slice(3, value_dim);
   const at::Tensor p_dout = at::matmul(c.p.transpose(2, 3), dout);
@@ -146,8 +146,9 @@ Tensors backward_chunks(const Chunked& c, const at::Tensor& dout, std::int64_t t
       .add_((dstates * c.states)
                 .sum(at::IntArrayRef({2, 3}))
                 .mul_(c.carry.view({c.carry.size(0), c.carry.size(1)})));
-  // dg_i = sum over t >= i of dG_t.
-  const at::Tensor dg = dsum.sum(2, true) - dsum.cumsum(2) + dsum;
+  // dg_i = sum over t >= i of dG_t, within the document: those of later documents cancel only up to rounding,
+  // and a document without loss must get gradients of exactly zero.
+  const at::Tensor dg = at::matmul(dsum.unsqueeze(2), chunks.bias.eq(0).to(dsum.scalar_type())).squeeze(2);
   const at::Tensor dqk = at::cat({sum_heads(dq, r).mul_(scale), sum_heads(dk, r)}, 1);
   return {from_chunks(dqk, tokens), from_chunks(dv, tokens), from_chunks(column(dg), tokens),
           from_chunks(column(dbeta), tokens)};
@@ -173,7 +174,7 @@ at::Tensor delta_rule(const at::Tensor& qk, const at::Tensor& v, const at::Tenso
   return attach("delta_rule", {qk, v, g, beta}, {y}, [=](const Tensors& grads) {
     if (n == 0)
       return Tensors{at::zeros_like(qk), at::zeros_like(v), at::zeros_like(g), at::zeros_like(beta)};
-    return backward_chunks(c, to_chunks(grads[0], chunks, heads), n, r,
+    return backward_chunks(c, chunks, to_chunks(grads[0], chunks, heads), n, r,
                            1.0 / std::sqrt(static_cast<double>(key_dim)));
   })[0];
 }

@@ -5,6 +5,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "impl/blocks/cpu_primitives.h"
 #include "impl/blocks/gradient_check.h"
 
 namespace meshparity::impl {
@@ -74,13 +75,18 @@ at::Tensor recurrence(const Case& c, const std::vector<at::Tensor>& in) {
   return out.view({n, c.value_heads * v});
 }
 
-at::Tensor chunked(const Case& c, const std::vector<at::Tensor>& in, std::int64_t chunk) {
-  return delta_rule(in[0], in[1], in[2], in[3], packed(c.lengths, chunk), c.key_dim);
+// The ATen version works on chunks of the stream, the fused one on pieces of documents.
+enum class Version { aten, fused };
+
+at::Tensor chunked(Version version, const Case& c, const std::vector<at::Tensor>& in, std::int64_t chunk) {
+  const auto f = version == Version::aten ? delta_rule : cpu::delta_rule;
+  return f(in[0], in[1], in[2], in[3], packed(c.lengths, chunk), c.key_dim);
 }
 
 }  // namespace
 
 TEST_CASE("the chunked delta rule equals the token recurrence for any chunk length and any documents") {
+  const Version version = GENERATE(Version::aten, Version::fused);
   const std::vector<Case> cases = {{{13}, 1, 1, 3, 2},
                                    {{1}, 2, 4, 3, 2},
                                    {{5, 1, 9, 2}, 2, 6, 4, 3},
@@ -89,28 +95,30 @@ TEST_CASE("the chunked delta rule equals the token recurrence for any chunk leng
   for (const auto& c : cases)
     for (const std::int64_t chunk : {1, 2, 3, 4, 7, 8, 23, 64}) {
       const auto in = random_inputs(c, 5);
-      const at::Tensor got = chunked(c, in, chunk), want = recurrence(c, in);
+      const at::Tensor got = chunked(version, c, in, chunk), want = recurrence(c, in);
       CAPTURE(c.lengths.size(), chunk);
       CHECK((got - want).abs().max().item<double>() <= 1e-13);
     }
 }
 
 TEST_CASE("the delta rule's backward agrees with central differences across documents and chunks") {
+  const Version version = GENERATE(Version::aten, Version::fused);
   for (const std::int64_t chunk : {1, 3, 4, 64})
     for (const Case& c : {Case{{5, 1, 4}, 1, 3, 3, 2}, Case{{9}, 2, 2, 2, 3}}) {
       CAPTURE(chunk);
-      CHECK(gradient_error([&](const auto& in) { return Tensors{chunked(c, in, chunk)}; },
+      CHECK(gradient_error([&](const auto& in) { return Tensors{chunked(version, c, in, chunk)}; },
                            random_inputs(c, 6)) <= 2e-9);
     }
 }
 
 TEST_CASE("the delta rule's backward does not depend on the chunk length") {
+  const Version version = GENERATE(Version::aten, Version::fused);
   const Case c{{11, 1, 20, 3}, 2, 6, 4, 3};
   std::vector<at::Tensor> want;
   for (const std::int64_t chunk : {35, 1, 6, 16}) {
     auto in = random_inputs(c, 7);
     for (auto& x : in) x = x.clone().requires_grad_(true);
-    torch::autograd::backward({chunked(c, in, chunk).square().sum()}, {});
+    torch::autograd::backward({chunked(version, c, in, chunk).square().sum()}, {});
     for (std::size_t i = 0; i < in.size(); ++i) {
       if (want.size() < in.size())
         want.push_back(in[i].grad());
@@ -121,20 +129,34 @@ TEST_CASE("the delta rule's backward does not depend on the chunk length") {
 }
 
 TEST_CASE("no tokens give no output and zero-sized gradients") {
+  const Version version = GENERATE(Version::aten, Version::fused);
   const Case c{{}, 1, 2, 3, 2};
   auto in = random_inputs(c, 8);
   for (auto& x : in) x = x.clone().requires_grad_(true);
-  const at::Tensor out = chunked(c, in, 64);
+  const at::Tensor out = chunked(version, c, in, 64);
   CHECK(out.sizes() == at::IntArrayRef({0, 4}));
   torch::autograd::backward({out}, {at::zeros({0, 4}, at::kDouble)});
   for (const auto& x : in) CHECK(x.grad().sizes() == x.sizes());
 }
 
+TEST_CASE("a document without gradient gets gradients of exactly zero, whatever follows it") {
+  const Version version = GENERATE(Version::aten, Version::fused);
+  const Case c{{4, 3, 9}, 1, 2, 3, 2};
+  auto in = random_inputs(c, 10);
+  for (auto& x : in) x = x.clone().requires_grad_(true);
+  const at::Tensor out = chunked(version, c, in, 5);
+  at::Tensor weight = at::ones_like(out).detach();
+  weight.slice(0, 4, 7).zero_();
+  torch::autograd::backward({out}, {weight});
+  for (const auto& x : in) CHECK(x.grad().slice(0, 4, 7).eq(0).all().item<bool>());
+}
+
 TEST_CASE("decays far below the smallest double neither overflow nor make NaN") {
+  const Version version = GENERATE(Version::aten, Version::fused);
   const Case c{{20, 6}, 1, 2, 3, 2};
   auto in = random_inputs(c, 9);
   in[2].fill_(-400);
-  const at::Tensor got = chunked(c, in, 64);
+  const at::Tensor got = chunked(version, c, in, 64);
   CHECK((got - recurrence(c, in)).abs().max().item<double>() <= 1e-14);
 }
 
@@ -143,9 +165,10 @@ TEST_CASE("the gates of the delta rule and their backward") {
   const auto draw = [&](at::IntArrayRef shape) { return at::randn(shape, generator, at::kDouble); };
   at::Tensor a = draw({6, 3});
   a[0][0] = 30;  // softplus is linear above 20
-  const Tensors gates = delta_gates(a, draw({6, 3}), draw({3}), draw({3}));
+  const auto gate = GENERATE(false, true) ? cpu::delta_gates : delta_gates;
+  const Tensors gates = gate(a, draw({6, 3}), draw({3}), draw({3}));
   CHECK(gates[0].lt(0).all().item<bool>());
-  CHECK(gradient_error([](const auto& in) { return delta_gates(in[0], in[1], in[2], in[3]); },
+  CHECK(gradient_error([&](const auto& in) { return gate(in[0], in[1], in[2], in[3]); },
                        {a, draw({6, 3}), draw({3}), draw({3})}) <= 1e-8);
 }
 

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 
+#include "harness/types/cut.h"
+
 namespace meshparity::impl {
 namespace {
 
@@ -99,6 +101,18 @@ void build_chunks(const std::vector<std::int64_t>& documents, const PackingOptio
   chunks.carry = before.eq(last).to(options.dtype).unsqueeze(3);
 }
 
+void build_pieces(const std::vector<std::int64_t>& documents, const PackingOptions& options,
+                  PackedTokens& out) {
+  for (std::int64_t begin = 0, end = 0; begin < out.tokens; begin = end) {
+    while (end < out.tokens && documents[end] == documents[begin]) ++end;
+    const std::int64_t count = (end - begin + options.chunk_length - 1) / options.chunk_length;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const Range piece = cut(end - begin, count, i);
+      out.pieces.push_back({begin + piece.begin, begin + piece.end, i == 0});
+    }
+  }
+}
+
 }  // namespace
 
 PackedTokens pack_tokens(const std::vector<std::int64_t>& documents,
@@ -106,12 +120,14 @@ PackedTokens pack_tokens(const std::vector<std::int64_t>& documents,
                          const PackingOptions& options) {
   PackedTokens out;
   out.tokens = static_cast<std::int64_t>(documents.size());
+  out.documents = documents;
   TORCH_CHECK(static_cast<std::int64_t>(positions.size()) == 3 * out.tokens,
               "pack_tokens: ", positions.size(), " positions for ", out.tokens, " tokens");
   build_conv(documents, config.linear_conv_kernel_dim, out);
   build_rope(positions, config, options.dtype, out);
   build_attention(documents, options, out);
   build_chunks(documents, options, out);
+  build_pieces(documents, options, out);
   return out;
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "harness/types/model_config.h"
+#include "impl/blocks/delta_piece.h"
 
 namespace meshparity::impl {
 
@@ -37,6 +38,7 @@ struct DeltaChunks {
 
 struct PackedTokens {
   std::int64_t tokens = 0;
+  std::vector<std::int64_t> documents;  // [T]
   at::Tensor conv_sources;  // [T, W] int64: token under tap j (W-1 = the current one), or T where the
                             // document had not begun
   at::Tensor conv_targets;  // [T, W] int64: the token that reads this one through tap j, or T
@@ -46,6 +48,8 @@ struct PackedTokens {
   at::Tensor rope_partner;  // [head_dim] int64: the other half of each rotated pair, itself elsewhere
   std::vector<AttentionBlock> attention;
   DeltaChunks chunks;
+  std::vector<DeltaPiece>
+      pieces;  // the stream in order, every document cut into equal pieces of at most a chunk
 };
 
 struct PackingOptions {

@@ -2,6 +2,7 @@
 
 #include "impl/blocks/attention_core.h"
 #include "impl/blocks/conv.h"
+#include "impl/blocks/cpu_primitives.h"
 #include "impl/blocks/cross_entropy.h"
 #include "impl/blocks/delta_rule.h"
 #include "impl/blocks/embedding.h"
@@ -11,7 +12,7 @@
 
 namespace meshparity::impl {
 
-Primitives default_primitives() {
+Primitives aten_primitives() {
   Primitives p;
   p.linear = linear;
   p.swiglu = swiglu;
@@ -33,6 +34,24 @@ Primitives default_primitives() {
   p.logit_max = logit_max;
   p.logit_sums = logit_sums;
   p.logit_gradient = logit_gradient;
+  return p;
+}
+
+Primitives default_primitives() {
+  Primitives p = aten_primitives();
+  p.swiglu = cpu::swiglu;
+  p.output_gate = cpu::sigmoid_gate;
+  p.shared_expert_gate = cpu::sigmoid_gate;
+  p.rms_norm = cpu::rms_norm;
+  p.head_norm = cpu::rms_norm;
+  p.gated_rms_norm = cpu::gated_rms_norm;
+  p.l2norm = cpu::l2norm;
+  p.rope = cpu::rope;
+  p.short_conv = cpu::short_conv;
+  p.delta_gates = cpu::delta_gates;
+  p.delta_rule = cpu::delta_rule;
+  p.route = cpu::route;
+  p.experts_ffn = cpu::experts_ffn;
   return p;
 }
 

@@ -52,7 +52,9 @@ struct Primitives {
       logit_gradient;
 };
 
-// The table with the defaults, on ATen operators.
+// On ATen operators: any device, any dtype.
+Primitives aten_primitives();
+// The fused CPU versions (cpu_primitives.h) where there are such, ATen elsewhere. What a rank starts with.
 Primitives default_primitives();
 
 }  // namespace meshparity::impl

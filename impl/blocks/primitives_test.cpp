@@ -1,5 +1,5 @@
-// Every primitive: values against a plain formula where it is short, backward against central differences,
-// and packing against running each document alone.
+// Every primitive, in its ATen and its fused version: values against a plain formula where it is short,
+// backward against central differences, and packing against running each document alone.
 #include "impl/blocks/primitives.h"
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -58,7 +58,7 @@ void check_documents_are_alone(const std::vector<std::int64_t>& lengths, const a
 
 TEST_CASE("norms and gates have right backwards") {
   Draw draw;
-  const Primitives p = default_primitives();
+  const Primitives p = GENERATE(false, true) ? default_primitives() : aten_primitives();
   CHECK(gradient_error([&](const auto& in) { return Tensors{p.rms_norm(in[0], in[1], 1e-6)}; },
                        {draw({4, 6}), draw({3})}) <= kGradient);
   CHECK(gradient_error([&](const auto& in) { return Tensors{p.gated_rms_norm(in[0], in[1], in[2], 1e-6)}; },
@@ -77,12 +77,13 @@ TEST_CASE("the residual norm is zero-centred and per row") {
   Draw draw;
   const at::Tensor x = draw({5, 4}), w = draw({4});
   const at::Tensor want = x / (x.square().mean(1, true) + 1e-6).sqrt() * (1 + w);
-  CHECK(worst(default_primitives().rms_norm(x, w, 1e-6), want) <= 1e-15 * 16);
+  for (const Primitives& p : {aten_primitives(), default_primitives()})
+    CHECK(worst(p.rms_norm(x, w, 1e-6), want) <= 1e-15 * 16);
 }
 
 TEST_CASE("several linear maps in one product equal each alone, with right backwards") {
   Draw draw;
-  const Primitives p = default_primitives();
+  const Primitives p = GENERATE(false, true) ? default_primitives() : aten_primitives();
   const at::Tensor x = draw({5, 4}), a = draw({3, 4}), b = draw({0, 4}), c = draw({2, 4});
   const Tensors y = p.linear(x, {a, b, c});
   CHECK(worst(y[0], x.mm(a.t())) <= 1e-14);
@@ -98,7 +99,7 @@ TEST_CASE("several linear maps in one product equal each alone, with right backw
 
 TEST_CASE("rotary embedding turns pairs by the interleaved axes and leaves the rest") {
   Draw draw;
-  const Primitives p = default_primitives();
+  const Primitives p = GENERATE(false, true) ? default_primitives() : aten_primitives();
   const PackedTokens tokens = packed({4, 3});
   const at::Tensor x = draw({7, 12});
   const at::Tensor y = p.rope(x, tokens);
@@ -119,7 +120,7 @@ TEST_CASE("rotary embedding turns pairs by the interleaved axes and leaves the r
 
 TEST_CASE("the convolution reads its own document only") {
   Draw draw;
-  const Primitives p = default_primitives();
+  const Primitives p = GENERATE(false, true) ? default_primitives() : aten_primitives();
   const std::vector<std::int64_t> lengths = {5, 1, 2, 4};
   const at::Tensor u = draw({12, 5}), w = draw({5, 1, 4});
   check_documents_are_alone(lengths, u, [&](const at::Tensor& x, const PackedTokens& tokens) {
@@ -136,7 +137,7 @@ TEST_CASE("the convolution reads its own document only") {
 
 TEST_CASE("attention is causal inside documents, blind across them, and the same in blocks") {
   Draw draw;
-  const Primitives p = default_primitives();
+  const Primitives p = GENERATE(false, true) ? default_primitives() : aten_primitives();
   const std::vector<std::int64_t> lengths = {3, 1, 6};
   const at::Tensor q = draw({10, 24}), k = draw({10, 12}), v = draw({10, 12});  // 4 query heads on 2
   const at::Tensor got = p.attention(q, k, v, packed(lengths), 6);
@@ -160,7 +161,7 @@ TEST_CASE("attention is causal inside documents, blind across them, and the same
 }
 
 TEST_CASE("query and gate lie head by head") {
-  const Primitives p = default_primitives();
+  const Primitives p = GENERATE(false, true) ? default_primitives() : aten_primitives();
   const at::Tensor x = at::arange(12, at::kDouble).view({1, 12});
   const Tensors parts = p.split_query_gate(x, 3);
   CHECK(at::equal(parts[0], at::tensor({0.0, 1.0, 2.0, 6.0, 7.0, 8.0}, at::kDouble).view({1, 6})));
@@ -170,7 +171,7 @@ TEST_CASE("query and gate lie head by head") {
 
 TEST_CASE("routing renormalises the top k of a softmax over all experts") {
   Draw draw;
-  const Primitives p = default_primitives();
+  const Primitives p = GENERATE(false, true) ? default_primitives() : aten_primitives();
   const at::Tensor logits = draw({6, 5});
   const Routing routing = p.route(logits, 2);
   const at::Tensor chosen = at::softmax(logits, 1).gather(1, routing.experts);
@@ -181,7 +182,7 @@ TEST_CASE("routing renormalises the top k of a softmax over all experts") {
 
 TEST_CASE("experts equal a loop over tokens, however unequal, and an idle expert has exactly zero gradient") {
   Draw draw;
-  const Primitives p = default_primitives();
+  const Primitives p = GENERATE(false, true) ? default_primitives() : aten_primitives();
   const std::int64_t experts = 7, width = 3, d = 4;
   const at::Tensor gate_up = draw({experts, 2 * width, d}), down = draw({experts, d, width});
   for (const std::int64_t tokens : {0, 1, 9, 700}) {
@@ -216,7 +217,7 @@ TEST_CASE("experts equal a loop over tokens, however unequal, and an idle expert
 
 TEST_CASE("vocabulary shards of lookup and cross entropy add up to the whole, empty shards included") {
   Draw draw;
-  const Primitives p = default_primitives();
+  const Primitives p = GENERATE(false, true) ? default_primitives() : aten_primitives();
   const at::Tensor table = draw({5, 3}), ids = at::tensor({4, 0, 2, 2}, at::kLong);
   const at::Tensor logits = draw({4, 5}), labels = at::tensor({1, -100, 4, 0}, at::kLong);
   const std::vector<meshparity::Range> shards = {{0, 2}, {2, 2}, {2, 5}};
