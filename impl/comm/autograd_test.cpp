@@ -1,10 +1,12 @@
 // The differentiable forms are linear maps whose backward is their adjoint: <A x, y> = <x, A^T y>, summed
 // over ranks, where a side that all ranks hold alike counts once. Data are integers, so both sides must be
 // equal to the bit.
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include "harness/types/error.h"
 #include "impl/comm/comm_testing.h"
@@ -196,6 +198,24 @@ TEST_CASE("backward runs after the group handle has gone and logs sites as backw
     CHECK(log[0].site == "layers.0.mlp:all_reduce");
     CHECK(log[1].site == "layers.1.mlp:all_reduce:backward");
   }
+}
+
+TEST_CASE("rank threads run their own backward, on one ATen thread") {
+  std::vector<std::thread::id> forward(2), backward(2);
+  run_in_process(2, {}, [&](Engine& engine) {
+    expect(at::get_num_threads() == 1, "ATen threads");
+    const auto r = static_cast<std::size_t>(engine.rank());
+    forward[r] = std::this_thread::get_id();
+    at::Tensor x = integers(0, {3}).requires_grad_();
+    at::Tensor y = x * 2;
+    y.register_hook([&](const at::Tensor& g) {
+      backward[r] = std::this_thread::get_id();
+      return g;
+    });
+    y.sum().backward();
+  });
+  CHECK(forward == backward);
+  CHECK(forward[0] != forward[1]);
 }
 
 TEST_CASE("a second derivative is refused rather than wrong") {

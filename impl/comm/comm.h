@@ -54,9 +54,10 @@ class Group {
 // The collectives as an object: a fault, a tracer or an accounting layer is a decorator over one of these.
 // Sizes are the parts of all group ranks along `dim` (negative: counted from the end), empty parts allowed;
 // all ranks give the same list. x has any shape, equal on all ranks but for the parts along `dim`; float64,
-// float32, bfloat16, int64 and what else the engine carries; sums are taken in the dtype of x. No call
-// changes its input; results carry no gradient; groups of size 1 return x itself. Throws RunError naming site
-// and rank where x does not fit the sizes and, in process, where ranks disagree.
+// float32, bfloat16, int64 and what else the engine carries; sums are taken in the dtype of x; NaN wins a
+// maximum in process and where `ordered`. No call changes its input; results carry no gradient; groups of
+// size 1 return x itself. Throws RunError naming site and rank where x does not fit the sizes and, in
+// process, where ranks disagree.
 class Collectives {
  public:
   virtual ~Collectives() = default;

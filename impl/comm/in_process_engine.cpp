@@ -1,5 +1,6 @@
 // Running a program on a world of threads, and handing each thread its groups.
 #include <ATen/Parallel.h>
+#include <c10/core/AutogradState.h>
 
 #include <algorithm>
 #include <system_error>
@@ -33,6 +34,9 @@ class InProcessEngine final : public Engine {
 void run_rank(const std::shared_ptr<World>& world, int rank, const std::function<void(Engine&)>& program) {
   try {
     at::set_num_threads(1);
+    // Backward waits inside collectives. On a GPU it would do so in the one thread per device that all ranks
+    // share, and the first rank to wait would stop the others for good.
+    c10::AutogradState::get_tls_state().set_multithreading_enabled(false);
     InProcessEngine engine(world, rank);
     program(engine);
     world->returned(rank);

@@ -1,5 +1,5 @@
 // The arithmetic of reductions over host buffers, for the dtypes that collectives carry most. Other dtypes
-// and devices go through ATen (meeting_ops.cpp). To add a dtype, add a case in reduce.cpp.
+// and devices go through ATen (call_perform.cpp). To add a dtype, add a case in reduce.cpp.
 #pragma once
 
 #include <c10/core/ScalarType.h>
