@@ -18,11 +18,12 @@ struct Head {
   Matrix<const T> q, k, v;  // [c, K], [c, K], [c, V]
   const T *g, *beta;        // one per token, `gate_stride` and `beta_stride` apart
   std::int64_t gate_stride, beta_stride;
-  std::vector<T> gamma;   // [c] e^G
-  std::vector<T> kappa;   // [c] e^(G_C - G)
-  std::vector<T> kk, qk;  // [c, c] k_i.k_j D_ij below the diagonal; scale q_i.k_j D_ij up to it
-  std::vector<T> decay;   // [c, c] D
-  T whole;                // gamma_C
+  std::vector<T> gamma;    // [c] e^G
+  std::vector<T> kappa;    // [c] e^(G_C - G)
+  std::vector<T> kk, qk;   // [c, c] k_i.k_j D_ij below the diagonal; scale q_i.k_j D_ij up to it
+  std::vector<T> decay;    // [c, c] D
+  std::vector<T> columns;  // [K, c] keys, transposed
+  T whole;                 // gamma_C
 
   void set(const DeltaPiece& piece, const DeltaSizes& sizes, std::int64_t head, In<T> x, In<T> values,
            In<T> gates, In<T> betas) {
@@ -36,13 +37,30 @@ struct Head {
     beta = betas.row(piece.begin) + head, beta_stride = betas.stride;
     decays();
     kk.resize(c * c), qk.resize(c * c);
-    product<T>({kk.data(), c}, false, k, Op::plain, k, Op::transposed, c, c, K);
-    product<T>({qk.data(), c}, false, q, Op::plain, k, Op::transposed, c, c, K);
+    columns.resize(K * c);
+    transpose(k, K, columns);
+    scores(k, columns, K, 0, kk);
+    scores(q, columns, K, 1, qk);
     for (std::int64_t i = 0; i < c; ++i)
-      for (std::int64_t j = 0; j < c; ++j) {
-        kk[i * c + j] = j < i ? kk[i * c + j] * decay[i * c + j] : T(0);
-        qk[i * c + j] = j <= i ? qk[i * c + j] * decay[i * c + j] * scale : T(0);
+      for (std::int64_t j = 0; j <= i; ++j) {
+        kk[i * c + j] *= decay[i * c + j];
+        qk[i * c + j] *= decay[i * c + j] * scale;
       }
+  }
+
+  // [c, width] -> [width, c]
+  void transpose(Matrix<const T> x, std::int64_t width, std::vector<T>& out) const {
+    for (std::int64_t i = 0; i < c; ++i)
+      for (std::int64_t a = 0; a < width; ++a) out[a * c + i] = x.data[i * x.stride + a];
+  }
+
+  // out [c, c] = x y^T for columns below row + `reach`, zero elsewhere; y given as its transpose [width, c].
+  void scores(Matrix<const T> x, const std::vector<T>& y, std::int64_t width, std::int64_t reach,
+              std::vector<T>& out) const {
+    std::fill(out.begin(), out.end(), T(0));
+    for (std::int64_t i = 0; i < c; ++i)
+      for (std::int64_t a = 0; a < width; ++a)
+        axpy(out.data() + i * c, x.data[i * x.stride + a], y.data() + a * c, i + reach);
   }
 
   // Decays between tokens as running products of e^g: one exponential per token, and a product of factors in
@@ -119,7 +137,7 @@ void delta_rule_backward(const std::vector<DeltaPiece>& pieces, const DeltaSizes
   const std::int64_t K = sizes.key_dim, V = sizes.value_dim, per_piece = sizes.value_heads * K * V;
   const std::int64_t r = sizes.value_heads / sizes.key_heads;
   Head<T> h;
-  std::vector<T> x, scores, out_read, x_read, exit_read, ks, dsum, dstate(K * V);
+  std::vector<T> x, dp, dl, dcolumns, out_read, x_read, exit_read, ks, dsum, dstate(K * V);
   for (std::int64_t head = 0; head < sizes.value_heads; ++head) {
     bool leaves = false;  // does the state leave the piece (the next piece continues its document)?
     for (std::int64_t p = static_cast<std::int64_t>(pieces.size()) - 1; p >= 0; --p) {
@@ -130,8 +148,8 @@ void delta_rule_backward(const std::vector<DeltaPiece>& pieces, const DeltaSizes
       const Matrix<const T> s{state, V}, d{delta.row(piece.begin) + head * V, delta.stride};
       const Matrix<const T> dy{dout.row(piece.begin) + head * V, dout.stride};
       if (!leaves) std::fill(dstate.begin(), dstate.end(), T(0));
-      x.resize(c * V), scores.resize(c * c), out_read.resize(c * K), x_read.resize(c * K),
-          exit_read.assign(c * K, T(0));
+      x.resize(c * V), dp.resize(c * c), dl.resize(c * c), dcolumns.resize(V * c), out_read.resize(c * K),
+          x_read.resize(c * K), exit_read.assign(c * K, T(0));
       ks.resize(c * V), dsum.assign(c, T(0));
 
       // x starts as dDelta = P^T dO + K~ dS' and becomes T^T dDelta by back substitution.
@@ -156,7 +174,9 @@ void delta_rule_backward(const std::vector<DeltaPiece>& pieces, const DeltaSizes
       Matrix<T> dk{dqk.row(piece.begin) + (sizes.key_heads + head / r) * K, dqk.stride};
 
       // Products with the state and with the keys of the piece.
-      product<T>({scores.data(), c}, false, dy, Op::plain, d, Op::transposed, c, c, V);  // dP
+      h.transpose(d, V, dcolumns);
+      h.scores(dy, dcolumns, V, 1, dp);
+      h.scores({x.data(), V}, dcolumns, V, 0, dl);  // -dL
       for (std::int64_t i = 0; i < c; ++i) {
         const T b = h.beta_of(i);
         T* dq_row = dq.data + i * dq.stride;
@@ -182,16 +202,16 @@ void delta_rule_backward(const std::vector<DeltaPiece>& pieces, const DeltaSizes
           dsum[c - 1] += pull;
         }
         for (std::int64_t j = 0; j <= i; ++j) {
-          const T dp = scores[i * c + j], decayed = dp * h.decay[i * c + j] * h.scale;
+          const T decayed = dp[i * c + j] * h.decay[i * c + j] * h.scale;
           axpy(dq_row, decayed, h.key(j), K);
           axpy(dk.data + j * dk.stride, decayed, h.query(i), K);
           if (j == i) continue;  // no decay between a token and itself, and no L
-          const T dlower = -dot(x_row, d.data + j * d.stride, V);
+          const T dlower = -dl[i * c + j];
           const T dkey = dlower * h.decay[i * c + j] * b;
           axpy(dk_row, dkey, h.key(j), K);
           axpy(dk.data + j * dk.stride, dkey, h.key(i), K);
           db += dlower * h.kk[i * c + j];
-          const T pull = dp * h.qk[i * c + j] + dlower * h.kk[i * c + j] * b;
+          const T pull = dp[i * c + j] * h.qk[i * c + j] + dlower * h.kk[i * c + j] * b;
           dsum[i] += pull;
           dsum[j] -= pull;
         }

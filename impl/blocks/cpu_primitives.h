@@ -26,5 +26,11 @@ at::Tensor delta_rule(const at::Tensor& qk, const at::Tensor& v, const at::Tenso
 Routing route(const at::Tensor& logits, std::int64_t k);
 at::Tensor experts_ffn(const at::Tensor& x, const Routing& routing, const at::Tensor& gate_up,
                        const at::Tensor& down);
+// cpu_vocabulary.cpp; cross_entropy.h and embedding.h say what they compute.
+at::Tensor embedding_lookup(const at::Tensor& table, const at::Tensor& ids, std::int64_t begin);
+at::Tensor logit_sums(const at::Tensor& logits, const at::Tensor& max, const at::Tensor& labels,
+                      std::int64_t begin);
+at::Tensor logit_gradient(const at::Tensor& logits, const at::Tensor& lse, const at::Tensor& labels,
+                          std::int64_t begin, const at::Tensor& dlogprob);
 
 }  // namespace meshparity::impl::cpu

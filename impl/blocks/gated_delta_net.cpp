@@ -9,13 +9,13 @@ at::Tensor gated_delta_net_block(const BlockContext& context, const UnitWeights&
   const at::Tensor entered = context.tp.enter(x, site + ".linear_attn");
   const Tensors projected =
       f.linear(entered, {w["linear_attn.in_proj_qkv.weight"], w["linear_attn.in_proj_z.weight"],
-                         w["linear_attn.in_proj_a.weight"], w["linear_attn.in_proj_b.weight"]});
+                         w["linear_attn.in_proj_b.weight"], w["linear_attn.in_proj_a.weight"]});
   // This rank's channels: q and k of its key heads, then v of its value heads.
   const at::Tensor& z = projected[1];
   const std::int64_t qk_width = projected[0].size(1) - z.size(1);
   const Tensors mixed = f.short_conv(projected[0], w["linear_attn.conv1d.weight"], *context.tokens, qk_width);
   const Tensors gates =
-      f.delta_gates(projected[2], projected[3], w["linear_attn.A_log"], w["linear_attn.dt_bias"]);
+      f.delta_gates(projected[3], projected[2], w["linear_attn.A_log"], w["linear_attn.dt_bias"]);
   const at::Tensor o =
       f.delta_rule(f.l2norm(mixed[0], key_dim), mixed[1], gates[0], gates[1], *context.tokens, key_dim);
   const at::Tensor normed = f.gated_rms_norm(o, w["linear_attn.norm.weight"], z, context.config.rms_norm_eps);

@@ -2,13 +2,32 @@
 
 namespace meshparity::impl {
 
+namespace {
+
+// The weights one below the other: without copying where they lie so in memory, as the parameters of a unit
+// do.
+at::Tensor stacked(const Tensors& weights) {
+  if (weights.size() == 1) return weights[0];
+  const std::int64_t columns = weights[0].size(1);
+  std::int64_t rows = 0;
+  bool adjacent = true;
+  for (const auto& w : weights) {
+    adjacent = adjacent && w.is_contiguous() && w.is_alias_of(weights[0]) &&
+               w.storage_offset() == weights[0].storage_offset() + rows * columns;
+    rows += w.size(0);
+  }
+  return adjacent ? weights[0].as_strided({rows, columns}, {columns, 1}) : at::cat(weights);
+}
+
+}  // namespace
+
 Tensors linear(const at::Tensor& x, const Tensors& weights) {
   at::Tensor weight;
   Tensors outputs;
   std::vector<std::int64_t> widths;
   {
     const BelowAutograd guard;
-    weight = weights.size() == 1 ? weights[0] : at::cat(weights);
+    weight = stacked(weights);
     for (const auto& w : weights) widths.push_back(w.size(0));
     const at::Tensor y = at::mm(x, weight.t());
     outputs = weights.size() == 1 ? Tensors{y} : y.split_with_sizes(widths, 1);

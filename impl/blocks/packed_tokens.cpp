@@ -113,6 +113,17 @@ void build_pieces(const std::vector<std::int64_t>& documents, const PackingOptio
   }
 }
 
+// Everything that follows from the documents alone.
+void build_document_tables(std::int64_t conv_width, PackedTokens& out) {
+  out.attention.clear();
+  out.pieces.clear();
+  out.chunks = {};
+  build_conv(out.documents, conv_width, out);
+  build_attention(out.documents, out.options, out);
+  build_chunks(out.documents, out.options, out);
+  build_pieces(out.documents, out.options, out);
+}
+
 }  // namespace
 
 PackedTokens pack_tokens(const std::vector<std::int64_t>& documents,
@@ -121,13 +132,20 @@ PackedTokens pack_tokens(const std::vector<std::int64_t>& documents,
   PackedTokens out;
   out.tokens = static_cast<std::int64_t>(documents.size());
   out.documents = documents;
+  out.options = options;
   TORCH_CHECK(static_cast<std::int64_t>(positions.size()) == 3 * out.tokens,
               "pack_tokens: ", positions.size(), " positions for ", out.tokens, " tokens");
-  build_conv(documents, config.linear_conv_kernel_dim, out);
   build_rope(positions, config, options.dtype, out);
-  build_attention(documents, options, out);
-  build_chunks(documents, options, out);
-  build_pieces(documents, options, out);
+  build_document_tables(config.linear_conv_kernel_dim, out);
+  return out;
+}
+
+PackedTokens with_documents(const PackedTokens& tokens, const std::vector<std::int64_t>& documents) {
+  TORCH_CHECK(documents.size() == tokens.documents.size(), "with_documents: ", documents.size(),
+              " documents for ", tokens.tokens, " tokens");
+  PackedTokens out = tokens;
+  out.documents = documents;
+  build_document_tables(tokens.conv_sources.size(1), out);
   return out;
 }
 

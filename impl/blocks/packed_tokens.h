@@ -28,28 +28,14 @@ struct AttentionBlock {
 // make NaN).
 struct DeltaChunks {
   std::int64_t count = 0, length = 0;
-  at::Tensor bias;  // [count, 1, length, length]: 0 where j <= i in the same document, else -inf
-  at::Tensor
-      entry;  // [count, 1, length]: 1 where the token's document is that of the state entering the chunk
-  at::Tensor exit;  // [count, 1, length]: 1 where the token's document is that of the chunk's last token
-  at::Tensor
-      carry;  // [count, 1, 1, 1]: 1 where the entering state's document is that of the chunk's last token
-};
-
-struct PackedTokens {
-  std::int64_t tokens = 0;
-  std::vector<std::int64_t> documents;  // [T]
-  at::Tensor conv_sources;  // [T, W] int64: token under tap j (W-1 = the current one), or T where the
-                            // document had not begun
-  at::Tensor conv_targets;  // [T, W] int64: the token that reads this one through tap j, or T
-  at::Tensor rope_cos;      // [T, 1, head_dim], 1 on dimensions that do not rotate
-  at::Tensor
-      rope_sin;  // [T, 1, head_dim], signed (minus on the first half), 0 on dimensions that do not rotate
-  at::Tensor rope_partner;  // [head_dim] int64: the other half of each rotated pair, itself elsewhere
-  std::vector<AttentionBlock> attention;
-  DeltaChunks chunks;
-  std::vector<DeltaPiece>
-      pieces;  // the stream in order, every document cut into equal pieces of at most a chunk
+  // [count, 1, length, length]: 0 where j <= i in the same document, else -inf.
+  at::Tensor bias;
+  // [count, 1, length]: 1 where the token's document is that of the state entering the chunk.
+  at::Tensor entry;
+  // [count, 1, length]: 1 where the token's document is that of the chunk's last token.
+  at::Tensor exit;
+  // [count, 1, 1, 1]: 1 where the entering state's document is that of the chunk's last token.
+  at::Tensor carry;
 };
 
 struct PackingOptions {
@@ -58,10 +44,34 @@ struct PackingOptions {
   std::int64_t attention_block = 512;  // queries scored at once: bounds the memory of a long stream
 };
 
+struct PackedTokens {
+  PackingOptions options;
+  std::int64_t tokens = 0;
+  std::vector<std::int64_t> documents;  // [T]
+  // [T, W] int64: token under tap j (W-1 = the current one), or T where the document had not begun.
+  at::Tensor conv_sources;
+  // [T, W] int64: the token that reads this one through tap j, or T.
+  at::Tensor conv_targets;
+  // [T, 1, head_dim]: 1 on dimensions that do not rotate.
+  at::Tensor rope_cos;
+  // [T, 1, head_dim]: minus on the first half of the rotated dimensions, 0 on those that do not rotate.
+  at::Tensor rope_sin;
+  // [head_dim] int64: the other half of each rotated pair, itself elsewhere.
+  at::Tensor rope_partner;
+  std::vector<AttentionBlock> attention;
+  // For the delta rule on ATen: chunks of the stream. For the fused one: every document cut into equal pieces
+  // of at most a chunk. Both follow from `documents`; to change boundaries use with_documents.
+  DeltaChunks chunks;
+  std::vector<DeltaPiece> pieces;
+};
+
 // `documents` [T]: a document's tokens are consecutive. `positions` [3*T]: (t, h, w) of every token, axis
 // after axis.
 PackedTokens pack_tokens(const std::vector<std::int64_t>& documents,
                          const std::vector<std::int64_t>& positions, const ModelConfig& config,
                          const PackingOptions& options);
+
+// The same tokens and positions, cut into other documents: what a mixer sees that was told wrong boundaries.
+PackedTokens with_documents(const PackedTokens& tokens, const std::vector<std::int64_t>& documents);
 
 }  // namespace meshparity::impl

@@ -52,6 +52,9 @@ Primitives default_primitives() {
   p.delta_rule = cpu::delta_rule;
   p.route = cpu::route;
   p.experts_ffn = cpu::experts_ffn;
+  p.embedding_lookup = cpu::embedding_lookup;
+  p.logit_sums = cpu::logit_sums;
+  p.logit_gradient = cpu::logit_gradient;
   return p;
 }
 

@@ -28,9 +28,7 @@ ShardedParameters::ShardedParameters(const Plan& plan, const std::map<std::strin
                                      at::ScalarType dtype, const DtypePolicy& policy,
                                      std::shared_ptr<Collectives> collectives, std::shared_ptr<Group> fsdp)
     : policy_(policy), collectives_(std::move(collectives)), fsdp_(std::move(fsdp)) {
-  std::int64_t total = 0;
   Tensors flat;
-  std::vector<std::int64_t> unit_begin;
   for (const auto& row : plan.rows) {
     const auto found = full.find(row.name);
     if (found == full.end()) throw RunError("weights: parameter " + row.name + " is missing");
@@ -38,34 +36,48 @@ ShardedParameters::ShardedParameters(const Plan& plan, const std::map<std::strin
     if (policy_.stored) shard = policy_.stored(row.name, shard).to(dtype);
     const std::string name = unit_of(row.name);
     if (units_.empty() || units_.back().name != name) {
-      Unit unit;
-      unit.name = name;
-      unit.first = entries_.size();
-      unit.parts.resize(fsdp_->size());
-      unit.sizes.assign(fsdp_->size(), 0);
-      units_.push_back(std::move(unit));
-      unit_begin.push_back(total);
+      units_.emplace_back();
+      units_.back().name = name;
+      units_.back().first = entries_.size();
     }
     Unit& unit = units_.back();
     ++unit.count;
     unit.shapes.push_back(plan.tp_shape(row));
-    unit.dims.push_back(row.fsdp_dim);
-    for (int r = 0; r < fsdp_->size(); ++r) {
-      unit.parts[r].push_back(plan.shard_shape(row, r));
-      unit.sizes[r] += shape_numel(unit.parts[r].back());
-    }
-    entries_.push_back({&row, total, shard.numel(), shard.sizes().vec()});
-    total += shard.numel();
+    unit.numels.push_back(shape_numel(unit.shapes.back()));
+    const std::int64_t offset = entries_.empty() ? 0 : entries_.back().offset + entries_.back().numel;
+    entries_.push_back({&row, offset, shard.numel(), shard.sizes().vec()});
     flat.push_back(shard.reshape({-1}));
   }
-  unit_begin.push_back(total);
   values_ = at::cat(flat);
   gradients_ = at::zeros_like(values_);
-  for (std::size_t u = 0; u < units_.size(); ++u) {
-    Unit& unit = units_[u];
-    unit.leaf = values_.slice(0, unit_begin[u], unit_begin[u + 1]).detach().requires_grad_(true);
-    unit.leaf.mutable_grad() = gradients_.slice(0, unit_begin[u], unit_begin[u + 1]);
+  for (auto& unit : units_) {
+    arrange(plan, unit);
+    const Entry &first = entries_[unit.first], &last = entries_[unit.first + unit.count - 1];
+    unit.leaf = values_.slice(0, first.offset, last.offset + last.numel).detach().requires_grad_(true);
+    unit.leaf.mutable_grad() = gradients_.slice(0, first.offset, last.offset + last.numel);
   }
+}
+
+// The sizes of the ranks' parts, and where every element of the parameters lies in their concatenation.
+void ShardedParameters::arrange(const Plan& plan, Unit& unit) const {
+  std::vector<Tensors> shards(unit.count);
+  std::int64_t offset = 0;
+  for (int r = 0; r < fsdp_->size(); ++r) {
+    const std::int64_t begin = offset;
+    for (std::size_t p = 0; p < unit.count; ++p) {
+      const Shape shape = plan.shard_shape(*entries_[unit.first + p].row, r);
+      const std::int64_t numel = shape_numel(shape);
+      if (fsdp_->size() > 1) shards[p].push_back(at::arange(offset, offset + numel, at::kLong).view(shape));
+      offset += numel;
+    }
+    unit.sizes.push_back(offset - begin);
+  }
+  if (fsdp_->size() == 1) return;
+  Tensors order;
+  for (std::size_t p = 0; p < unit.count; ++p)
+    order.push_back(at::cat(shards[p], entries_[unit.first + p].row->fsdp_dim).view({-1}));
+  unit.order = at::cat(order);
+  unit.inverse = at::empty_like(unit.order).scatter_(0, unit.order, at::arange(offset, at::kLong));
 }
 
 // The unit's leaf as parameters.
@@ -75,42 +87,21 @@ Tensors ShardedParameters::split(const Unit& unit) const {
   Tensors outputs;
   {
     const BelowAutograd guard;
-    const at::Tensor own = shared_view(unit.leaf);
-    const at::Tensor flat = sharded ? collectives_->all_gather(*fsdp_, own, unit.sizes, 0, site) : own;
-    // pieces[r * count + p]: rank r's shard of parameter p.
-    std::vector<std::int64_t> numels;
-    for (const auto& rank : unit.parts)
-      for (const auto& shape : rank) numels.push_back(shape_numel(shape));
-    const Tensors pieces = flat.split_with_sizes(numels, 0);
-    for (std::size_t p = 0; p < unit.count; ++p) {
-      if (!sharded) {
-        outputs.push_back(pieces[p].view(unit.shapes[p]));
-        continue;
-      }
-      Tensors shards;
-      for (std::size_t r = 0; r < unit.parts.size(); ++r)
-        shards.push_back(pieces[r * unit.count + p].view(unit.parts[r][p]));
-      outputs.push_back(at::cat(shards, unit.dims[p]));
-    }
+    at::Tensor flat = shared_view(unit.leaf);
+    if (sharded)
+      flat = collectives_->all_gather(*fsdp_, flat, unit.sizes, 0, site).index_select(0, unit.order);
+    outputs = flat.split_with_sizes(unit.numels, 0);
+    for (std::size_t p = 0; p < unit.count; ++p) outputs[p] = outputs[p].view(unit.shapes[p]);
   }
-  return attach(
-      "parameters", {unit.leaf}, std::move(outputs), [this, &unit, sharded, site](const Tensors& grads) {
-        Tensors pieces;
-        for (std::size_t r = 0; r < unit.parts.size(); ++r)
-          for (std::size_t p = 0; p < unit.count; ++p) {
-            if (!sharded) {
-              pieces.push_back(grads[p].reshape({-1}));
-              continue;
-            }
-            std::int64_t begin = 0;
-            const int dim = unit.dims[p];
-            for (std::size_t before = 0; before < r; ++before) begin += unit.parts[before][p][dim];
-            pieces.push_back(grads[p].slice(dim, begin, begin + unit.parts[r][p][dim]).reshape({-1}));
-          }
-        const at::Tensor flat = at::cat(pieces);
-        return Tensors{sharded ? collectives_->reduce_scatter(*fsdp_, flat, unit.sizes, 0, site + ":backward")
-                               : flat};
-      });
+  const auto backward = [this, &unit, sharded, site](const Tensors& grads) {
+    Tensors parts;
+    for (const auto& g : grads) parts.push_back(g.reshape({-1}));
+    const at::Tensor flat = at::cat(parts);
+    if (!sharded) return Tensors{flat};
+    return Tensors{collectives_->reduce_scatter(*fsdp_, flat.index_select(0, unit.inverse), unit.sizes, 0,
+                                                site + ":backward")};
+  };
+  return attach("parameters", {unit.leaf}, std::move(outputs), backward);
 }
 
 UnitWeights ShardedParameters::gather(std::size_t u) const {

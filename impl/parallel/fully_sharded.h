@@ -54,11 +54,9 @@ class ShardedParameters {
   const std::vector<Entry>& entries() const { return entries_; }
   const at::Tensor& values() const { return values_; }        // [all shards of this rank]
   const at::Tensor& gradients() const { return gradients_; }  // same layout; backward adds into it
-  at::Tensor value(const Entry& e) const {
-    return values_.slice(0, e.offset, e.offset + e.numel).view(e.shape);
-  }
-  at::Tensor gradient(const Entry& e) const {
-    return gradients_.slice(0, e.offset, e.offset + e.numel).view(e.shape);
+  // One parameter's shard in a tensor laid out like the buffers.
+  static at::Tensor part(const at::Tensor& flat, const Entry& e) {
+    return flat.slice(0, e.offset, e.offset + e.numel).view(e.shape);
   }
 
  private:
@@ -67,10 +65,13 @@ class ShardedParameters {
     std::size_t first = 0, count = 0;  // entries
     at::Tensor leaf;            // slice of values_ that requires grad; its grad is a slice of gradients_
     std::vector<Shape> shapes;  // of the gathered parameters
-    std::vector<std::vector<Shape>> parts;  // [fsdp rank][parameter] shape of that rank's shard
-    std::vector<std::int64_t> sizes;        // [fsdp rank] elements of that rank's flat part
-    std::vector<int> dims;                  // [parameter] dimension fsdp cuts
+    std::vector<std::int64_t> numels;  // of the gathered parameters
+    std::vector<std::int64_t> sizes;   // [fsdp rank] elements of that rank's flat part
+    // Where fsdp > 1: element of the all-gather's result (rank after rank) for each element of the parameters
+    // (one after another), and the reverse. One indexed copy instead of one concatenation per parameter.
+    at::Tensor order, inverse;
   };
+  void arrange(const Plan& plan, Unit& unit) const;
   Tensors split(const Unit& unit) const;
 
   DtypePolicy policy_;

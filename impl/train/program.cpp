@@ -95,16 +95,13 @@ class RankProgram {
       if (!backward) break;
       reduce_gradients(*parameters_, *collectives_, {groups_.tp, groups_.kv_replicas, groups_.dp});
       const bool emit = first && inputs_.gradients;
-      if (emit)
-        for (const auto& e : parameters_->entries())
-          record("grads/" + e.row->name, parameters_->gradient(e).clone());
+      if (emit) record_all("grads/", parameters_->gradients());
       if (!emit && inputs_.steps == 0) break;
       const at::Tensor norm = optimizer_.gradient_norm();
       if (emit) record("grad_norm", norm);
       if (inputs_.steps == 0) break;
       optimizer_.step(optimizer_.clip_scale(norm.item<double>()));
-      for (const auto& e : parameters_->entries())
-        record("step" + std::to_string(step) + "/weights/" + e.row->name, parameters_->value(e).clone());
+      record_all("step" + std::to_string(step) + "/weights/", parameters_->values());
     }
     out_.parameter_bytes = static_cast<std::int64_t>(parameters_->values().nbytes());
     for (const auto& e : parameters_->entries()) out_.stored_shapes[e.row->name] = e.shape;
@@ -113,6 +110,13 @@ class RankProgram {
  private:
   void record(std::string key, at::Tensor value) {
     out_.records.push_back({std::move(key), std::move(value)});
+  }
+
+  // Every parameter's part of a flat buffer, copied once.
+  void record_all(const std::string& prefix, const at::Tensor& flat) {
+    const at::Tensor copy = flat.clone();
+    for (const auto& e : parameters_->entries())
+      record(prefix + e.row->name, ShardedParameters::part(copy, e));
   }
 
   void build_micro_batches(const TokenLayout& layout) {
