@@ -35,6 +35,12 @@ std::string plural(std::size_t n, const char* word) {
   return std::to_string(n) + " " + word + (n == 1 ? "" : "s");
 }
 
+std::size_t judged(const CaseResult& result) {
+  return static_cast<std::size_t>(
+      std::count_if(result.checks.begin(), result.checks.end(),
+                    [](const auto& check) { return check.state != State::skip; }));
+}
+
 // The verdicts of a case that are not PASS: checks in the order they ran (an early one explains the later
 // ones), within a check what cannot be judged first, then the largest share of the bound.
 std::vector<const CheckResult*> bad_checks(const CaseResult& result) {
@@ -98,7 +104,7 @@ std::string case_text(const CaseResult& result, std::size_t most) {
   if (!is_bad(result.state)) {
     const Worst worst = worst_of({&result, 1}, "");
     if (worst.check && result.reason.empty())
-      text += "  " + plural(result.checks.size(), "tensor") + ", worst bound used " +
+      text += "  " + plural(judged(result), "tensor") + ", worst bound used " +
               share_of_bound(worst.check->bound_used) + " (" + worst.check->check + " " +
               one_line(worst.check->tensor) + ")";
     return text + "\n";

@@ -21,6 +21,21 @@ std::string one_line(std::string text) {
   return text;
 }
 
+// CLI11 only says that a subcommand is required where a mistyped one stands.
+void refuse_unknown_verb(CLI::App& app, int argc, char** argv, int at, const std::string& before) {
+  const std::string word = at < argc ? argv[at] : "";
+  if (word.empty() || word[0] == '-') return;
+  std::string verbs;
+  for (auto* verb : app.get_subcommands([](CLI::App*) { return true; })) {
+    if (verb->get_name() == word) {
+      if (verb->get_require_subcommand_min() > 0) refuse_unknown_verb(*verb, argc, argv, at + 1, word + " ");
+      return;
+    }
+    verbs += (verbs.empty() ? "" : ", ") + verb->get_name();
+  }
+  throw meshparity::InputError("unknown verb '" + before + word + "'; there are " + verbs);
+}
+
 int complain(const std::exception& error, int code) {
   std::cerr << "meshparity: " << one_line(error.what()) << "\n";
   return code;
@@ -39,6 +54,7 @@ int main(int argc, char** argv) {
   cli::add_export(app, chosen);
   cli::add_report(app, chosen);
   try {
+    refuse_unknown_verb(app, argc, argv, 1, "");
     app.parse(argc, argv);
     return chosen.run();
   } catch (const CLI::Success& success) {

@@ -43,7 +43,7 @@ std::map<std::string, HostTensor> complete_inputs(const golden::Store& want) {
 // A weight must be the other side's, rounded once to the dtype in which the dump stores it.
 CheckResult judge_weight(const std::string& path, const TensorView& got, const TensorView& want) {
   const auto m = compare::measure(got, want);
-  const compare::Bound exact{0, 0, "inputs", "inputs are equal or they are other inputs", false};
+  const compare::Bound exact{0, 0, "inputs", "inputs are equal or they are other inputs", {}};
   if (!m.comparable || got.dtype == want.dtype) return compare::judge("inputs", path, m, exact, got, want);
   CheckResult r = verdict(path, State::pass, "");
   r.elements = m.elements, r.max_abs = m.max_abs, r.nonfinite = m.got_nonfinite;
@@ -122,7 +122,7 @@ std::vector<CheckResult> judge_inputs(const golden::Store& got, const golden::St
       continue;
     }
     const TensorView got_view = found->second.view(), want_view = tensor.view();
-    const compare::Bound exact{0, 0, "inputs", "inputs are equal or they are other inputs", false};
+    const compare::Bound exact{0, 0, "inputs", "inputs are equal or they are other inputs", {}};
     results.push_back(
         compare::judge("inputs", path, compare::measure(got_view, want_view), exact, got_view, want_view));
   }

@@ -87,6 +87,10 @@ class DumpJudge {
     if (rules.config) context_.config = *rules.config;
     context_.train = rules.train;
     context_.tokens = tokens();
+    for (const auto* store : {&want, &got})
+      if (const auto ids = store->tensors.find("inputs/token_ids");
+          ids != store->tensors.end() && ids->second.dtype == DType::int64 && context_.token_ids.empty())
+        context_.token_ids = ids->second.to_int64();
     context_.grad_norm = grad_norm();
   }
 

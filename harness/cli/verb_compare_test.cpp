@@ -329,6 +329,33 @@ TEST_CASE("an expert that got no token must have exactly no gradient") {
   CHECK(judged.state_of("model.layers.0.mlp.experts.down_proj") == State::fail);
 }
 
+TEST_CASE("a float32 dump is judged by float32 bounds, and a gradient too small for them must still arrive") {
+  golden::Store dump = trainer_dump(kGolden);
+  for (auto& [path, tensor] : dump.tensors) {
+    if (tensor.dtype != DType::float64) continue;
+    HostTensor narrow = HostTensor::zeros(DType::float32, tensor.shape);
+    for (std::int64_t i = 0; i < tensor.numel(); ++i)
+      narrow.as<float>()[i] = static_cast<float>(tensor.as<double>()[i]);
+    tensor = narrow;
+  }
+  CHECK(judge(dump).finished.code == 0);
+  dump.tensors.at(grads(kGrad)).as<float>()[0] += 0.05f;
+  CHECK(judge(dump).state_of(kGrad) == State::fail);
+  auto& small = dump.tensors.at(grads("model.layers.0.linear_attn.A_log"));
+  small = HostTensor::zeros(DType::float32, small.shape);
+  CHECK(judge(dump).state_of("model.layers.0.linear_attn.A_log") == State::invalid);
+}
+
+TEST_CASE("what was computed in float32 and stored in float64 needs --dtype to be judged as float32") {
+  golden::Store dump = trainer_dump(kGolden);
+  for (auto& [path, tensor] : dump.tensors)
+    if (tensor.dtype == DType::float64)
+      for (std::int64_t i = 0; i < tensor.numel(); ++i)
+        tensor.as<double>()[i] = static_cast<float>(tensor.as<double>()[i]);
+  CHECK(judge(dump).finished.code == 1);
+  CHECK(judge(dump, {"--dtype", "float32"}).finished.code == 0);
+}
+
 TEST_CASE("a dump can be judged by another dump") {
   const ScratchFolder folder;
   golden::Store a = trainer_dump(kGolden), b = a;
