@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "harness/tolerance/policy.h"
 #include "harness/types/batch.h"
 #include "harness/types/model_config.h"
 #include "harness/types/placement.h"
+#include "harness/types/tolerance_rows.h"
 
 namespace meshparity::scenarios {
 

@@ -4,30 +4,15 @@
 // in policy.cpp where its scale is not simply the tensor's own norm.
 #pragma once
 
-#include <map>
 #include <string>
 #include <vector>
 
 #include "harness/types/batch.h"
 #include "harness/types/model_config.h"
 #include "harness/types/tensor.h"
+#include "harness/types/tolerance_rows.h"
 
 namespace meshparity::tolerance {
-
-// One row "check/dtype" of tolerance.toml.
-struct Row {
-  double relative = 0;   // times the tensor's norm, or times the floor's scale where that is larger
-  double condition = 0;  // where > 0: relative = condition * unit roundoff * rounding_growth
-  double floor =
-      0;  // least scale: times grad_norm (grads), nats (logprobs, loss), times the largest element (others)
-  double cap = 1e-9;  // no element's bound may exceed cap * largest element (grads: or cap * floor *
-                      // grad_norm); 0: none
-  std::string doc;    // anchor in docs/tolerance.md
-};
-
-struct Policy {
-  std::map<std::string, Row> rows;
-};
 
 // What a bound may depend on besides the tensor itself.
 struct Context {

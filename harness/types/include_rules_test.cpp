@@ -73,12 +73,7 @@ const std::vector<Row>& rows() {
 
 // Includes that break a row and are known. Each has its reason; a new one needs a decision record.
 const std::map<std::string, Names>& exceptions() {
-  static const std::map<std::string, Names> table = {
-      // The loader fills tolerance::Policy, plain data that is declared beside the rules that use it. To be
-      // removed when
-      // Row and Policy move to harness/types.
-      {"scenarios/load.h", {"harness/tolerance/policy.h"}},
-  };
+  static const std::map<std::string, Names> table = {};
   return table;
 }
 
