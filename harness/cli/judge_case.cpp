@@ -1,0 +1,199 @@
+#include "harness/cli/judge_case.h"
+
+#include <algorithm>
+
+#include "harness/cli/bounds.h"
+#include "harness/cli/torch_bridge.h"
+#include "harness/layout/layout.h"
+#include "harness/layout/placement_check.h"
+#include "harness/types/error.h"
+#include "harness/types/glob.h"
+#include "scenarios/load.h"
+
+namespace meshparity::cli {
+namespace {
+
+using RankTensors = std::map<std::string, std::vector<layout::RankTensor>>;
+
+RankTensors by_key(const std::vector<impl::RankOutput>& outputs) {
+  RankTensors tensors;
+  for (std::size_t rank = 0; rank < outputs.size(); ++rank)
+    for (const auto& record : outputs[rank].records)
+      tensors[record.key].push_back({static_cast<int>(rank), view_of(record.value)});
+  return tensors;
+}
+
+bool enabled(const CaseSpec& spec, const std::string& check) {
+  if (spec.checks.empty()) return check != "activations";
+  return std::find(spec.checks.begin(), spec.checks.end(), check) != spec.checks.end();
+}
+
+// Name of a rank by the axes on which it is not alone: "tp1", "fsdp0.tp1".
+std::string rank_text(const Mesh& mesh, int rank) {
+  const RankCoordinate c = coordinate_of(mesh, rank);
+  std::string text;
+  const auto add = [&](const char* axis, int size, int index) {
+    if (size > 1) text += (text.empty() ? "" : ".") + std::string(axis) + std::to_string(index);
+  };
+  add("pp", mesh.pp, c.pp), add("dp", mesh.dp, c.dp), add("fsdp", mesh.fsdp, c.fsdp);
+  add("ring", mesh.ring, c.ring), add("uly", mesh.uly, c.uly), add("tp", mesh.tp, c.tp);
+  return text.empty() ? "rank 0" : text;
+}
+
+// On which rank the worst element lies, and where there: "on tp1 local [17,146]".
+std::string local_place(const layout::LayoutMap& map, const Mesh& mesh, const std::string& key,
+                        const Shape& shape, std::int64_t flat) {
+  std::vector<std::int64_t> index(shape.size());
+  for (std::size_t d = shape.size(); d-- > 0;) index[d] = flat % shape[d], flat /= shape[d];
+  for (int rank = 0; rank < mesh.world(); ++rank) {
+    const auto local = map.local(key, rank);
+    Shape position;
+    for (std::size_t d = 0; d < index.size(); ++d) {
+      const auto& held = local.indices[d];
+      const auto found = std::find(held.begin(), held.end(), index[d]);
+      if (found == held.end()) break;
+      position.push_back(found - held.begin());
+    }
+    if (position.size() == index.size())
+      return "on " + rank_text(mesh, rank) + " local " + shape_text(position);
+  }
+  return "";
+}
+
+CheckResult invalid(const std::string& check, const std::string& tensor, const std::string& reason) {
+  CheckResult result;
+  result.check = check, result.tensor = tensor, result.state = State::invalid, result.reason = reason;
+  return result;
+}
+
+// One replica verdict per check: bitwise, apart from accuracy.
+struct ReplicaTally {
+  std::int64_t elements = 0, differ = 0, tensors = 0;
+  double max_abs = 0;
+  std::string where;
+};
+
+CheckResult replica_result(const std::string& check, const ReplicaTally& tally) {
+  CheckResult result;
+  result.check = "replicas", result.tensor = check, result.against = "ranks";
+  result.elements = tally.elements, result.outside = tally.differ, result.max_abs = tally.max_abs;
+  result.state = tally.differ == 0 ? State::pass : State::fail;
+  if (tally.differ) {
+    result.where = tally.where;
+    result.reason = std::to_string(tally.differ) + " of " + std::to_string(tally.elements) +
+                    " replicated elements are not bitwise equal in " + std::to_string(tally.tensors) +
+                    " tensors, first " + tally.where;
+  }
+  return result;
+}
+
+tolerance::Context context_of(const CaseSpec& spec, const Scenario& scenario, const Expected& expected) {
+  tolerance::Context context;
+  context.config = scenario.config, context.tokens = scenario.batch.tokens(), context.train = scenario.train;
+  context.token_ids = scenario.batch.token_ids;
+  context.dtype = spec.dtype;
+  if (const auto* norm = expected.find("grad_norm")) context.grad_norm = norm->view().at(0);
+  return context;
+}
+
+std::vector<CheckResult> placement_results(const CaseSpec& spec, const layout::LayoutMap& map,
+                                           const std::vector<impl::RankOutput>& outputs) {
+  std::vector<layout::RankHoldings> ranks;
+  for (std::size_t rank = 0; rank < outputs.size(); ++rank) {
+    layout::RankHoldings holdings;
+    holdings.rank = static_cast<int>(rank);
+    holdings.stored = outputs[rank].stored_shapes;
+    holdings.parameter_bytes = outputs[rank].parameter_bytes;
+    for (const auto& record : outputs[rank].records)
+      if (record.key == "logits" || record.key == "logprobs" || record.key.rfind("activations/", 0) == 0)
+        holdings.emitted[record.key] = record.value.sizes().vec();
+    ranks.push_back(std::move(holdings));
+  }
+  return layout::check_placement(map, ranks, spec.dtype);
+}
+
+}  // namespace
+
+std::vector<CheckResult> judge_case(const CaseSpec& spec, const Scenario& scenario, const Expected& expected,
+                                    int steps, const std::vector<impl::RankOutput>& outputs) {
+  static const tolerance::Policy policy = scenarios::load_tolerance();
+  const layout::LayoutMap map(scenario.config, spec.mesh, spec.flags, scenario.batch, scenario.placements);
+  const tolerance::Context context = context_of(spec, scenario, expected);
+  const RankTensors tensors = by_key(outputs);
+
+  std::vector<CheckResult> results;
+  std::map<std::string, ReplicaTally> replicas;
+  std::map<std::string, std::int64_t> compared;
+  for (const auto& key : expected.keys()) {
+    const KeyName name = name_of(key);
+    if (name.step > steps || (!enabled(spec, name.check) && !enabled(spec, "replicas"))) continue;
+    if (!glob_match(spec.tensor, name.tensor)) continue;
+    const HostTensor& want = *expected.find(key);
+    const auto found = tensors.find(key);
+    if (found == tensors.end()) {
+      if (enabled(spec, name.check))
+        results.push_back(invalid(name.check, name.tensor, "missing: no rank emitted it"));
+      continue;
+    }
+    const layout::Gathered gathered = layout::unshard(map, key, found->second);
+    if (gathered.replica_elements) {
+      auto& tally = replicas[name.check];
+      tally.elements += gathered.replica_elements, tally.differ += gathered.replica_differ;
+      tally.max_abs = std::max(tally.max_abs, gathered.replica_max_abs);
+      if (gathered.replica_differ && ++tally.tensors == 1)
+        tally.where = name.tensor + " " + gathered.replica_where;
+    }
+    if (!enabled(spec, name.check)) continue;
+    if (!gathered.invalid.empty() || gathered.uncovered) {
+      results.push_back(invalid(name.check, name.tensor,
+                                !gathered.invalid.empty()
+                                    ? gathered.invalid.front()
+                                    : std::to_string(gathered.uncovered) + " elements are held by no rank"));
+      continue;
+    }
+    const HostTensor* grad = name.check == "weights"
+                                 ? expected.find("grads/" + name.tensor.substr(name.tensor.find('/') + 1))
+                                 : nullptr;
+    const TensorView grad_view = grad ? grad->view() : TensorView{};
+    CheckResult result =
+        judge_tensor(policy, context, key, gathered.global.view(), want.view(), grad ? &grad_view : nullptr);
+    result.against = expected.against(key);
+    if (result.state != State::pass && result.worst >= 0)
+      result.where += " " + local_place(map, spec.mesh, key, want.shape, result.worst);
+    compared[name.check] += want.numel();
+    results.push_back(std::move(result));
+  }
+  for (const auto& [key, locals] : tensors) {
+    const KeyName name = name_of(key);
+    if (!expected.find(key) && enabled(spec, name.check) && glob_match(spec.tensor, name.tensor) &&
+        name.step <= steps)
+      results.push_back(invalid(name.check, name.tensor, "extra: nothing of this name is expected"));
+  }
+  if (enabled(spec, "replicas"))
+    for (const auto& [check, tally] : replicas) results.push_back(replica_result(check, tally));
+  if (enabled(spec, "placement"))
+    for (auto& result : placement_results(spec, map, outputs))
+      if (glob_match(spec.tensor, result.tensor)) results.push_back(std::move(result));
+  for (const auto& [check, elements] : compared)
+    if (elements == 0) {
+      CheckResult result;
+      result.check = check, result.tensor = "*", result.state = State::untrusted;
+      result.reason = "no element of any tensor of this check could have differed";
+      results.push_back(result);
+    }
+  return results;
+}
+
+std::map<std::string, HostTensor> gather_case(const CaseSpec& spec, const Scenario& scenario,
+                                              const std::vector<impl::RankOutput>& outputs) {
+  const layout::LayoutMap map(scenario.config, spec.mesh, spec.flags, scenario.batch, scenario.placements);
+  std::map<std::string, HostTensor> global;
+  for (const auto& [key, locals] : by_key(outputs)) {
+    auto gathered = layout::unshard(map, key, locals);
+    if (!gathered.invalid.empty()) throw RunError(key + ": " + gathered.invalid.front());
+    global.emplace(key, std::move(gathered.global));
+  }
+  return global;
+}
+
+}  // namespace meshparity::cli

@@ -1,0 +1,86 @@
+// meshparity: entry point and composition root. Verbs that need no LibTorch are handed to meshparity-judge
+// beside it.
+#include <ATen/Parallel.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <string>
+
+#include "harness/cli/verbs.h"
+#include "harness/types/error.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+using namespace meshparity;
+
+// Verbs of meshparity-judge, for the help text and for handing over.
+struct Handed {
+  const char* name;
+  const char* help;
+};
+constexpr Handed kHanded[] = {{"compare", "Judge a dump of any origin against a golden or another dump"},
+                              {"golden", "verify | inspect | diff | regenerate golden files"},
+                              {"export", "Write a golden as a trainer's inputs"},
+                              {"report", "Render the result of an earlier --json"}};
+
+int hand_over(char** argv) {
+  const fs::path judge = fs::read_symlink("/proc/self/exe").parent_path() / "meshparity-judge";
+  argv[0] = const_cast<char*>(judge.c_str());
+  ::execv(judge.c_str(), argv);
+  std::cerr << "meshparity: " << judge.string() << " cannot be started\n";
+  return 3;
+}
+
+// Results must not depend on how threads split a sum or on alignment: fixed before LibTorch reads them.
+void pin_numerics() {
+  ::setenv("OMP_NUM_THREADS", "1", 1);
+  ::setenv("MKL_NUM_THREADS", "1", 1);
+  ::setenv("MKL_CBWR", "AUTO,STRICT", 1);
+  at::set_num_threads(1);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string verb = argc > 1 ? argv[1] : "";
+  const bool regenerate = verb == "golden" && argc > 2 && std::string(argv[2]) == "regenerate";
+  for (const auto& handed : kHanded)
+    if (verb == handed.name && !regenerate) return hand_over(argv);
+
+  pin_numerics();
+  CLI::App app("Proves that a parallel Qwen3.5 computes what the model says.", "meshparity");
+  app.set_version_flag("--version", std::string("meshparity ") + cli::kVersion);
+  app.require_subcommand(1);
+  cli::Chosen chosen;
+  cli::add_gate(app, chosen);
+  cli::add_run(app, chosen);
+  cli::add_meshes(app, chosen);
+  cli::add_faults(app, chosen);
+  cli::add_demo(app, chosen);
+  cli::add_bench(app, chosen);
+  for (const auto& handed : kHanded) {
+    if (std::string(handed.name) == "golden")
+      cli::add_regenerate(app, chosen);
+    else
+      app.add_subcommand(handed.name, handed.help);
+  }
+  try {
+    app.parse(argc, argv);
+    return chosen.run();
+  } catch (const CLI::Success& success) {
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    std::cerr << "meshparity: " << error.what() << " (meshparity "
+              << (verb.empty() || verb[0] == '-' ? "" : verb + " ") << "--help lists what there is)\n";
+    return 2;
+  } catch (const InputError& error) {
+    std::cerr << "meshparity: " << error.what() << "\n";
+    return 2;
+  } catch (const std::exception& error) {
+    std::cerr << "meshparity: " << error.what() << "\n";
+    return 3;
+  }
+}

@@ -1,0 +1,13 @@
+// What the rank program of a case is given.
+#pragma once
+
+#include "harness/cli/scenario.h"
+#include "impl/train/program.h"
+
+namespace meshparity::cli {
+
+impl::RankInputs rank_inputs(const CaseSpec& spec, const Scenario& scenario);
+// The case's fault planted in otherwise empty seams.
+impl::Seams seams_of(const CaseSpec& spec);
+
+}  // namespace meshparity::cli

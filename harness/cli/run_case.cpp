@@ -1,0 +1,99 @@
+#include "harness/cli/run_case.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "golden/store.h"
+#include "harness/cli/judge_case.h"
+#include "harness/cli/rank_inputs.h"
+#include "harness/cli/rank_process.h"
+#include "harness/cli/torch_bridge.h"
+#include "harness/types/error.h"
+#include "scenarios/faults/fault.h"
+
+namespace meshparity::cli {
+namespace {
+
+constexpr double kSpawnTimeoutSeconds = 120;
+
+std::vector<impl::RankOutput> run_ranks(const CaseSpec& spec, const Scenario& scenario) {
+  if (spec.device == "cuda" && spec.engine != "nccl") throw InputError("--device cuda needs --engine nccl");
+  if (spec.engine != "inprocess") return run_spawned(spec, kSpawnTimeoutSeconds);
+  const impl::RankInputs inputs = rank_inputs(spec, scenario);
+  const impl::Seams seams = seams_of(spec);
+  impl::InProcessOptions options;
+  if (spec.reduce == "permuted") options.permute_seed = static_cast<std::uint64_t>(spec.seed) + 1;
+  std::vector<impl::RankOutput> outputs(spec.mesh.world());
+  impl::run_in_process(spec.mesh.world(), options, [&](impl::Engine& engine) {
+    outputs[engine.rank()] = impl::run_rank(inputs, engine, seams);
+  });
+  return outputs;
+}
+
+void write_dump(const std::string& file, const CaseSpec& spec, const Scenario& scenario,
+                const std::vector<impl::RankOutput>& outputs) {
+  golden::Store store;
+  store.attributes["generator"] = "meshparity run " + spec.line();
+  store.strings["config"] = scenario.config.json;
+  const Batch& batch = scenario.batch;
+  const auto put = [&](const char* name, const std::vector<std::int64_t>& values) {
+    store.tensors["inputs/" + std::string(name)] =
+        HostTensor::from_int64({static_cast<std::int64_t>(values.size())}, values);
+  };
+  put("token_ids", batch.token_ids), put("labels", batch.labels),
+      put("document_offsets", batch.document_offsets);
+  put("row_offsets", batch.row_offsets), put("micro_batch_offsets", batch.micro_batch_offsets);
+  for (auto& [key, tensor] : gather_case(spec, scenario, outputs))
+    if (key.rfind("activations/", 0) != 0) store.tensors["expected/" + key] = std::move(tensor);
+  golden::write(file, store);
+}
+
+}  // namespace
+
+impl::RankInputs rank_inputs(const CaseSpec& spec, const Scenario& scenario) {
+  impl::RankInputs inputs;
+  inputs.config = scenario.config, inputs.mesh = spec.mesh, inputs.flags = spec.flags;
+  inputs.batch = scenario.batch, inputs.train = scenario.train;
+  inputs.loss = spec.loss, inputs.loss_form = spec.loss_form, inputs.steps = steps_of(spec, scenario);
+  // With sp the residual stream is what the axis cuts: the placement check reads its local shapes.
+  inputs.activations =
+      spec.flags.sp || std::find(spec.checks.begin(), spec.checks.end(), "activations") != spec.checks.end();
+  inputs.dtype = scalar_type_of(spec.dtype);
+  inputs.ordered_reductions = spec.reduce == "ordered";
+  inputs.weights = &scenario.weights;
+  return inputs;
+}
+
+impl::Seams seams_of(const CaseSpec& spec) {
+  impl::Seams seams;
+  if (!spec.fault.empty()) faults::find(spec.fault).plant(seams);
+  return seams;
+}
+
+CaseResult run_case(const CaseSpec& spec, const std::string& dump) {
+  const auto start = std::chrono::steady_clock::now();
+  CaseResult result;
+  result.case_line = spec.line();
+  result.id = case_id(result.case_line);
+  const auto scenario = load_scenario(spec);
+  const int steps = steps_of(spec, *scenario);
+  try {
+    const Expected expected(scenario, spec, steps);
+    const auto outputs = run_ranks(spec, *scenario);
+    result.checks = judge_case(spec, *scenario, expected, steps, outputs);
+    if (!dump.empty()) write_dump(dump, spec, *scenario, outputs);
+    result.state = result.checks.empty() ? State::untrusted : State::pass;
+    if (result.checks.empty()) result.reason = "no tensor matches --check and --tensor";
+    for (const auto& check : result.checks)
+      if (worse(check.state, result.state)) result.state = check.state;
+  } catch (const InputError&) {
+    throw;
+  } catch (const std::exception& error) {
+    result.state = State::error;
+    result.reason = error.what();
+  }
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+}  // namespace meshparity::cli

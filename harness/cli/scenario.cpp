@@ -1,0 +1,220 @@
+#include "harness/cli/scenario.h"
+
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+
+#include "golden/checkpoint.h"
+#include "harness/cli/bounds.h"
+#include "harness/cli/torch_bridge.h"
+#include "harness/types/error.h"
+#include "scenarios/initial_weights.h"
+#include "scenarios/load.h"
+
+namespace meshparity::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Where the golden of a packaged model and batch lies, if there is one.
+std::string packaged_golden(const std::string& model, const std::string& batch) {
+  if (model.find('/') != std::string::npos || batch.find('/') != std::string::npos) return "";
+  const fs::path file =
+      scenarios::scenarios_dir().parent_path() / "golden" / "data" / (model + "." + batch + ".h5");
+  return fs::exists(file) ? file.string() : "";
+}
+
+std::shared_ptr<Scenario> scenario_of_golden(const std::string& file) {
+  auto scenario = std::make_shared<Scenario>();
+  golden::Store store = golden::read(file, golden::Kind::golden);
+  scenario->golden_file = file;
+  scenario->config = scenarios::parse_model_config(store.strings.at("config"), file);
+  scenario->batch = golden::batch_of(store);
+  if (store.strings.count("train")) scenario->train = golden::train_of(store);
+  scenario->batch.validate(file, scenario->config.vocab_size);
+  for (auto& [path, tensor] : store.tensors) {
+    if (path.rfind("weights/", 0) == 0) scenario->host_weights.emplace(path.substr(8), std::move(tensor));
+    if (path.rfind("expected/", 0) == 0) scenario->golden.emplace(path.substr(9), std::move(tensor));
+  }
+  return scenario;
+}
+
+std::shared_ptr<Scenario> scenario_of_model(const CaseSpec& spec) {
+  auto scenario = std::make_shared<Scenario>();
+  scenario->config = scenarios::load_model(spec.model);
+  scenario->batch = scenarios::load_batch(spec.batch, scenario->config);
+  scenario->train = scenarios::load_train(spec.batch);
+  scenario->train.steps = 0;
+  // A directory with a checkpoint brings its own weights; a config alone gets generated ones.
+  const bool checkpoint =
+      fs::is_directory(spec.model) && (fs::exists(fs::path(spec.model) / "model.safetensors") ||
+                                       fs::exists(fs::path(spec.model) / "model.safetensors.index.json"));
+  constexpr std::uint64_t kPackagedSeed = 7;
+  scenario->host_weights =
+      checkpoint ? golden::load_checkpoint(spec.model, scenario->config)
+                 : scenarios::initial_weights(scenario->config, spec.seed ? spec.seed : kPackagedSeed);
+  return scenario;
+}
+
+std::map<std::string, HostTensor> run_reference(const Scenario& scenario, const CaseSpec& spec, int steps) {
+  reference::RunOptions options;
+  options.loss = spec.loss;
+  options.steps = steps;
+  for (const auto& check : spec.checks) options.activations |= check == "activations";
+  std::map<std::string, HostTensor> out;
+  for (const auto& [key, tensor] :
+       reference::run(scenario.config, scenario.weights, scenario.batch, scenario.train, options))
+    out.emplace(key, to_host(tensor));
+  return out;
+}
+
+// Shows that the reference equals what the golden holds, so that it may stand in for what the golden lacks.
+void prove_reference(const Scenario& scenario, const CaseSpec& spec,
+                     const std::map<std::string, HostTensor>& reference) {
+  const auto policy = scenarios::load_tolerance();
+  tolerance::Context context;
+  context.config = scenario.config, context.tokens = scenario.batch.tokens(), context.train = scenario.train;
+  context.token_ids = scenario.batch.token_ids;
+  context.dtype = spec.dtype;
+  if (const auto norm = scenario.golden.find("grad_norm"); norm != scenario.golden.end())
+    context.grad_norm = norm->second.view().at(0);
+  for (const auto& [key, want] : scenario.golden) {
+    const auto got = reference.find(key);
+    const KeyName name = name_of(key);
+    const bool of_loss = name.check == "grads" || name.check == "grad_norm" || name.check == "weights";
+    if (got == reference.end() || (of_loss && spec.loss != scenario.train.loss)) continue;
+    const auto grad = scenario.golden.find("grads/" + name.tensor.substr(name.tensor.find('/') + 1));
+    const TensorView grad_view = grad == scenario.golden.end() ? TensorView{} : grad->second.view();
+    const auto result = judge_tensor(policy, context, key, got->second.view(), want.view(),
+                                     grad == scenario.golden.end() ? nullptr : &grad_view);
+    if (result.state != State::pass)
+      throw RunError("the reference disagrees with " + scenario.golden_file + " at " + key + ": " +
+                     result.reason + "; it cannot stand in for what the golden lacks");
+  }
+}
+
+// The reference's results of a scenario, computed once per run: workers share them through
+// MESHPARITY_REFERENCE_CACHE (a folder made by the parent), one computing while the others wait.
+std::shared_ptr<const std::map<std::string, HostTensor>> reference_results(const Scenario& scenario,
+                                                                           const CaseSpec& spec, int steps) {
+  CaseSpec key_spec;
+  key_spec.model = spec.model, key_spec.batch = spec.batch, key_spec.golden = spec.golden,
+  key_spec.seed = spec.seed;
+  key_spec.loss = spec.loss, key_spec.dtype = spec.dtype, key_spec.steps = steps;
+  for (const auto& check : spec.checks)
+    if (check == "activations") key_spec.checks = {check};
+  const std::string key = case_id(key_spec.line());
+
+  static std::map<std::string, std::shared_ptr<const std::map<std::string, HostTensor>>> kept;
+  if (const auto found = kept.find(key); found != kept.end()) return found->second;
+  if (kept.size() >= 4) kept.clear();
+
+  const char* folder = std::getenv("MESHPARITY_REFERENCE_CACHE");
+  auto results = std::make_shared<std::map<std::string, HostTensor>>();
+  int lock = -1;
+  const fs::path file = folder ? fs::path(folder) / (key + ".h5") : fs::path();
+  if (folder) {
+    lock = ::open((file.string() + ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    if (lock >= 0) ::flock(lock, LOCK_EX);
+  }
+  if (folder && fs::exists(file)) {
+    for (auto& [path, tensor] : golden::read(file.string(), golden::Kind::dump).tensors)
+      results->emplace(path.substr(std::string("expected/").size()), std::move(tensor));
+  } else {
+    *results = run_reference(scenario, spec, steps);
+    prove_reference(scenario, spec, *results);
+    if (folder) {
+      golden::Store store;
+      for (const auto& [path, tensor] : *results)
+        if (path.rfind("activations/", 0) != 0) store.tensors.emplace("expected/" + path, tensor);
+      if (key_spec.checks.empty()) golden::write(file.string(), store);
+    }
+  }
+  if (lock >= 0) ::close(lock);
+  return kept[key] = results;
+}
+
+}  // namespace
+
+std::shared_ptr<const Scenario> load_scenario(const CaseSpec& spec) {
+  struct Entry {
+    std::string key;
+    std::shared_ptr<const Scenario> scenario;
+  };
+  static std::deque<Entry> kept;
+  const std::string golden_file =
+      spec.golden.empty() && spec.seed == 0 ? packaged_golden(spec.model, spec.batch) : spec.golden;
+  const std::string key =
+      (golden_file.empty() ? spec.model + "\n" + spec.batch + "\n" + std::to_string(spec.seed)
+                           : golden_file) +
+      "\n" + std::string(dtype_name(spec.dtype));
+  for (const auto& entry : kept)
+    if (entry.key == key) return entry.scenario;
+  auto scenario = golden_file.empty() ? scenario_of_model(spec) : scenario_of_golden(golden_file);
+  scenario->placements = scenarios::load_placements(scenario->config);
+  for (const auto& [name, tensor] : scenario->host_weights)
+    scenario->weights.emplace(name, alias_of(tensor).to(scalar_type_of(spec.dtype)));
+  kept.push_back({key, scenario});
+  if (kept.size() > 6) kept.pop_front();
+  return scenario;
+}
+
+int steps_of(const CaseSpec& spec, const Scenario& scenario) {
+  return spec.steps >= 0 ? spec.steps : scenario.train.steps;
+}
+
+Expected::Expected(std::shared_ptr<const Scenario> scenario, const CaseSpec& spec, int steps)
+    : scenario_(std::move(scenario)) {
+  golden_gradients_ =
+      !scenario_->golden.empty() && spec.loss == "token_mean" && scenario_->train.loss == "token_mean";
+  if (!golden_covers(spec, steps)) reference_ = reference_results(*scenario_, spec, steps);
+}
+
+bool Expected::golden_covers(const CaseSpec& spec, int steps) const {
+  const auto& g = scenario_->golden;
+  if (!golden_gradients_ || !g.count("logits") || !g.count("logprobs") || !g.count("grad_norm")) return false;
+  for (const char* policy : kLossPolicies)
+    if (!g.count("loss/" + std::string(policy)) || !g.count("denominators/" + std::string(policy)))
+      return false;
+  for (const auto& parameter : parameters_of(scenario_->config)) {
+    if (!g.count("grads/" + parameter.name)) return false;
+    for (int k = 1; k <= steps; ++k)
+      if (!g.count("step" + std::to_string(k) + "/weights/" + parameter.name)) return false;
+  }
+  for (const auto& check : spec.checks)
+    if (check == "activations") return false;
+  return true;
+}
+
+const HostTensor* Expected::find(const std::string& key) const {
+  const std::string check = name_of(key).check;
+  const bool of_loss = check == "grads" || check == "grad_norm" || check == "weights";
+  if (!of_loss || golden_gradients_)
+    if (const auto found = scenario_->golden.find(key); found != scenario_->golden.end())
+      return &found->second;
+  if (reference_)
+    if (const auto found = reference_->find(key); found != reference_->end()) return &found->second;
+  return nullptr;
+}
+
+std::string Expected::against(const std::string& key) const {
+  const HostTensor* want = find(key);
+  const auto found = scenario_->golden.find(key);
+  return found != scenario_->golden.end() && want == &found->second ? "golden" : "reference";
+}
+
+std::vector<std::string> Expected::keys() const {
+  std::vector<std::string> keys;
+  for (const auto& [key, tensor] : scenario_->golden)
+    if (find(key)) keys.push_back(key);
+  if (reference_)
+    for (const auto& [key, tensor] : *reference_)
+      if (!scenario_->golden.count(key) || against(key) == "reference") keys.push_back(key);
+  return keys;
+}
+
+}  // namespace meshparity::cli

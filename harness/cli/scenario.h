@@ -1,0 +1,50 @@
+// A scenario: what a case computes, whatever its mesh: model, weights, batch, and the expected results (a
+// golden's, and where it holds only a part, the live reference's).
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "golden/store.h"
+#include "harness/types/case.h"
+#include "harness/types/placement.h"
+#include "reference/reference.h"
+
+namespace meshparity::cli {
+
+struct Scenario {
+  ModelConfig config;
+  Batch batch;
+  TrainSpec train;
+  PlacementTable placements;
+  std::map<std::string, HostTensor> host_weights;  // as stored
+  reference::TensorMap weights;                    // in the case's dtype
+  std::map<std::string, HostTensor> golden;        // by path below /expected; empty without a golden
+  std::string golden_file;
+};
+
+// Reads or generates the scenario of a case. The last few are kept, so that neighbouring cases of a sweep
+// share them.
+std::shared_ptr<const Scenario> load_scenario(const CaseSpec& spec);
+
+// Expected values by path below /expected, with who provided each.
+class Expected {
+ public:
+  Expected(std::shared_ptr<const Scenario> scenario, const CaseSpec& spec, int steps);
+  // Null if neither the golden nor the reference holds the key.
+  const HostTensor* find(const std::string& key) const;
+  std::string against(const std::string& key) const;  // "golden" or "reference"
+  std::vector<std::string> keys() const;
+
+ private:
+  bool golden_covers(const CaseSpec& spec, int steps) const;
+  std::shared_ptr<const Scenario> scenario_;
+  bool golden_gradients_ = false;  // the golden's gradients are of this case's loss and dtype
+  std::shared_ptr<const std::map<std::string, HostTensor>> reference_;
+};
+
+// Steps a case takes: its own, or as many as the golden holds.
+int steps_of(const CaseSpec& spec, const Scenario& scenario);
+
+}  // namespace meshparity::cli

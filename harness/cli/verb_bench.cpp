@@ -1,0 +1,76 @@
+// meshparity bench: measurements, each beside its yardstick in the same run. Ratios are what
+// docs/performance.md quotes.
+#include <chrono>
+#include <cstdio>
+#include <iostream>
+
+#include "harness/cli/case_arguments.h"
+#include "harness/cli/sweep.h"
+#include "harness/cli/verbs.h"
+#include "harness/compare/compare.h"
+#include "impl/comm/bench.h"
+
+namespace meshparity::cli {
+namespace {
+
+int bench_sweep(const std::string& cases, int jobs) {
+  const auto expansion = expand_case_file(cases);
+  SweepOptions options;
+  options.jobs = jobs;
+  const auto start = std::chrono::steady_clock::now();
+  const auto results = sweep(expansion.cases, options, [](const CaseResult&) {});
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  double busy = 0;
+  std::size_t passed = 0;
+  for (const auto& result : results) busy += result.seconds, passed += result.state == State::pass;
+  std::printf(
+      "%zu cases of %s in %.1f s: %.2f meshes per second, %.0f ms per case in its worker, %zu passed\n",
+      results.size(), cases.c_str(), seconds, static_cast<double>(results.size()) / seconds,
+      1000 * busy / static_cast<double>(results.size()), passed);
+  return passed == results.size() ? 0 : 1;
+}
+
+int bench_collectives() {
+  std::printf("%6s %10s %14s %14s %9s\n", "ranks", "bytes", "in-process us", "gloo us", "ratio");
+  for (int ranks : {2, 4, 8})
+    for (std::int64_t bytes : {std::int64_t{1} << 10, std::int64_t{16} << 10, std::int64_t{256} << 10}) {
+      const auto timing = impl::time_collectives(ranks, bytes, 200);
+      std::printf("%6d %10lld %14.1f %14.1f %8.0fx\n", ranks, static_cast<long long>(bytes),
+                  timing.in_process_us, timing.gloo_us, timing.gloo_us / timing.in_process_us);
+    }
+  return 0;
+}
+
+int bench_compare(std::int64_t mebibytes) {
+  const auto bandwidth = compare::compare_bandwidth(static_cast<std::size_t>(mebibytes) << 20);
+  std::printf("comparer %.2f GB/s, plain read of the same bytes %.2f GB/s, ratio %.2f (%lld MiB float64)\n",
+              bandwidth.measure_gb_s, bandwidth.read_gb_s, bandwidth.measure_gb_s / bandwidth.read_gb_s,
+              static_cast<long long>(mebibytes));
+  return 0;
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Chosen& chosen) {
+  struct Options {
+    std::string cases = "basic";
+    int jobs = 0;
+    std::int64_t mebibytes = 256;
+  };
+  auto options = std::make_shared<Options>();
+  auto* bench = app.add_subcommand("bench", "Measure: sweep | compare | collectives");
+  bench->require_subcommand(1);
+  auto* sweep_verb = bench->add_subcommand("sweep", "Meshes per second of a case file");
+  sweep_verb->add_option("--cases", options->cases, "file of case lines, or its name in scenarios/");
+  sweep_verb->add_option("--jobs", options->jobs, "worker processes");
+  sweep_verb->callback(
+      [options, &chosen] { chosen.run = [o = options] { return bench_sweep(o->cases, o->jobs); }; });
+  bench->add_subcommand("collectives", "All-reduce of the in-process engine beside c10d Gloo")
+      ->callback([&chosen] { chosen.run = [] { return bench_collectives(); }; });
+  auto* compare_verb = bench->add_subcommand("compare", "GB/s of the comparer beside a plain memory read");
+  compare_verb->add_option("--mib", options->mebibytes, "size of each side")->check(CLI::Range(1, 8192));
+  compare_verb->callback(
+      [options, &chosen] { chosen.run = [o = options] { return bench_compare(o->mebibytes); }; });
+}
+
+}  // namespace meshparity::cli

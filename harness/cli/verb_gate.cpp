@@ -1,0 +1,221 @@
+// meshparity gate: run cases, judge them, report. Without arguments it runs scenarios/ci.cases.
+#include <torch/version.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <set>
+#include <sstream>
+
+#include "harness/cli/case_arguments.h"
+#include "harness/cli/sweep.h"
+#include "harness/cli/verbs.h"
+#include "harness/types/error.h"
+#include "reports/report.h"
+
+namespace meshparity::cli {
+namespace {
+
+struct GateOptions {
+  run::CaseOptions cases;
+  std::string case_file, json, junit, markdown, baseline, history, resume;
+  SweepOptions sweep;
+  bool json_detail = false, quiet = false, list = false;
+};
+
+// Writes what is asked for at once, so that a path that cannot be written fails before the run, not after it.
+void require_writable(const std::string& path) {
+  if (path.empty()) return;
+  std::ofstream probe(path, std::ios::app);
+  if (!probe) throw InputError(path + ": cannot be written");
+}
+
+// One line per case on the way, and on a terminal a last line with the count and the time left.
+class Progress {
+ public:
+  Progress(std::size_t total, bool quiet)
+      : total_(total), quiet_(quiet), terminal_(::isatty(STDOUT_FILENO)) {}
+
+  void show(const CaseResult& result) {
+    ++done_;
+    if (terminal_) std::cout << "\r\033[K";
+    const bool bad =
+        result.state != State::pass && result.state != State::waived && result.state != State::skip;
+    if (bad) std::cout << reports::case_text(result);
+    if (!bad && !quiet_) std::cout << line(result) << "\n";
+    if (terminal_) std::cout << bar();
+    std::cout << std::flush;
+  }
+  void finish() const {
+    if (terminal_) std::cout << "\r\033[K";
+  }
+
+ private:
+  static std::string line(const CaseResult& result) {
+    const CheckResult* worst = nullptr;
+    for (const auto& check : result.checks)
+      if (!worst || check.bound_used > worst->bound_used) worst = &check;
+    char tail[160] = "";
+    if (worst)
+      std::snprintf(tail, sizeof tail, "  %5.2f s  %zu tensors, worst %.1f%% of its bound", result.seconds,
+                    result.checks.size(), 100 * worst->bound_used);
+    return std::string(state_name(result.state)) + " " + result.id + " " + result.case_line + tail +
+           (worst ? " (" + worst->check + " " + worst->tensor + ")" : "");
+  }
+  std::string bar() const {
+    const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    const double left = elapsed / static_cast<double>(done_) * static_cast<double>(total_ - done_);
+    const int width = 30, full = static_cast<int>(width * done_ / total_);
+    char text[120];
+    std::snprintf(text, sizeof text, "[%s%s] %zu of %zu, %.0f s left", std::string(full, '#').c_str(),
+                  std::string(width - full, '.').c_str(), done_, total_, std::ceil(left));
+    return text;
+  }
+
+  std::size_t total_, done_ = 0;
+  bool quiet_, terminal_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+std::string read_file(const std::string& path) {
+  std::ifstream in(path);
+  if (!in) throw InputError(path + ": cannot be read");
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+// Failures that a baseline run had in the same case, check and tensor are WAIVED.
+void waive(CaseResult& result, const std::set<std::string>& known) {
+  bool open = false, any = false;
+  for (auto& check : result.checks) {
+    if (check.state != State::fail && check.state != State::invalid) continue;
+    any = true;
+    if (known.count(result.case_line + "\n" + check.check + "\n" + check.tensor))
+      check.state = State::waived;
+    else
+      open = true;
+  }
+  if (any && !open && (result.state == State::fail || result.state == State::invalid))
+    result.state = State::waived;
+}
+
+std::set<std::string> known_failures(const std::string& path) {
+  std::set<std::string> known;
+  if (path.empty()) return known;
+  for (const auto& c : reports::from_json(read_file(path), path).cases)
+    for (const auto& check : c.checks)
+      if (check.state == State::fail || check.state == State::invalid || check.state == State::waived)
+        known.insert(c.case_line + "\n" + check.check + "\n" + check.tensor);
+  return known;
+}
+
+int gate(const GateOptions& o, bool have_case_options, const std::string& command) {
+  if (!o.case_file.empty() && have_case_options)
+    throw InputError("--cases and case options exclude each other: put the options into the file's lines");
+  const auto expansion =
+      have_case_options ? expand_cases(o.cases) : expand_case_file(o.case_file.empty() ? "ci" : o.case_file);
+  if (o.list) {
+    for (const auto& spec : expansion.cases) std::cout << spec.line() << "\n";
+    for (const auto& skip : expansion.skipped)
+      std::cout << "# SKIP " << skip.spec.line() << ": " << skip.reason << "\n";
+    std::cout << "# " << expansion.cases.size() << " cases, " << expansion.skipped.size() << " skipped\n";
+    return 0;
+  }
+  for (const auto* path : {&o.json, &o.junit, &o.markdown, &o.history}) require_writable(*path);
+  const auto known = known_failures(o.baseline);
+  const auto start = std::chrono::steady_clock::now();
+
+  reports::Run run;
+  run.command = command, run.version = kVersion, run.versions = {"LibTorch " TORCH_VERSION};
+  run.listed = expansion.cases.size() + expansion.skipped.size();
+
+  // With --resume, cases that an earlier --json says passed are taken from it.
+  std::vector<CaseSpec> todo = expansion.cases;
+  if (!o.resume.empty()) {
+    const auto earlier = reports::from_json(read_file(o.resume), o.resume);
+    std::set<std::string> passed;
+    for (const auto& c : earlier.cases)
+      if (c.state == State::pass) passed.insert(c.case_line);
+    std::vector<CaseSpec> rest;
+    for (const auto& spec : todo)
+      if (!passed.count(spec.line())) rest.push_back(spec);
+    for (const auto& c : earlier.cases)
+      for (const auto& spec : todo)
+        if (c.state == State::pass && c.case_line == spec.line()) run.cases.push_back(c);
+    todo = rest;
+  }
+  Progress progress(todo.size(), o.quiet);
+  if (!o.quiet)
+    std::cout << "gate: " << todo.size() << " cases, float64 first; each is judged against its golden"
+              << std::endl;
+  for (auto& result : sweep(todo, o.sweep, [&](CaseResult result) {
+         waive(result, known);
+         progress.show(result);
+       })) {
+    waive(result, known);
+    run.cases.push_back(std::move(result));
+  }
+  progress.finish();
+  for (const auto& skip : expansion.skipped) {
+    CaseResult result;
+    result.case_line = skip.spec.line(), result.id = case_id(result.case_line);
+    result.state = State::skip, result.reason = skip.reason;
+    run.cases.push_back(result);
+  }
+  run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  std::cout << reports::summary_text(run) << std::endl;
+  if (!o.json.empty()) reports::write_file(o.json, reports::to_json(run, o.json_detail));
+  if (!o.junit.empty()) reports::write_file(o.junit, reports::to_junit(run));
+  if (!o.markdown.empty()) reports::write_file(o.markdown, reports::to_markdown(run));
+  if (!o.history.empty()) {
+    std::ofstream history(o.history, std::ios::app);
+    reports::Run summary = run;
+    summary.cases.clear();
+    history << run.seconds << "\t" << run.listed << "\t" << exit_code(run.cases) << "\t" << command << "\n";
+    if (!history.flush()) throw InputError(o.history + ": cannot be written");
+  }
+  return exit_code(run.cases);
+}
+
+}  // namespace
+
+void add_gate(CLI::App& app, Chosen& chosen) {
+  auto options = std::make_shared<GateOptions>();
+  auto* verb = app.add_subcommand(
+      "gate", "Run cases, judge them against goldens, report (default: scenarios/ci.cases)");
+  add_case_arguments(*verb, options->cases);
+  verb->add_option("--cases", options->case_file, "file of case lines, or its name in scenarios/")
+      ->group("Running");
+  verb->set_config("--config", "", "TOML file with any of these options")->group("Running");
+  verb->add_option("--jobs", options->sweep.jobs, "worker processes (default: one per core)")
+      ->check(CLI::Range(1, 256))
+      ->group("Running");
+  verb->add_option("--timeout", options->sweep.timeout_seconds, "seconds per case")
+      ->check(CLI::PositiveNumber)
+      ->group("Running");
+  verb->add_option("--resume", options->resume, "result of an earlier --json: skip what passed there")
+      ->group("Running");
+  verb->add_option("--baseline", options->baseline, "result of an earlier --json: its failures are WAIVED")
+      ->group("Running");
+  verb->add_option("--history", options->history, "append one line per run to this file")->group("Reports");
+  verb->add_option("--json", options->json, "write the verdicts")->group("Reports");
+  verb->add_flag("--json-detail", options->json_detail, "every tensor of every case, however many")
+      ->group("Reports");
+  verb->add_option("--junit", options->junit, "write JUnit XML")->group("Reports");
+  verb->add_option("--markdown", options->markdown, "write a Markdown summary")->group("Reports");
+  verb->add_flag("--quiet", options->quiet, "only failures and the summary")->group("Reports");
+  verb->add_flag("--list", options->list, "print the cases, run nothing")->group("Running");
+  verb->callback([verb, options, &chosen] {
+    bool given = false;
+    for (const auto* option : verb->get_options())
+      given |= option->get_group() == "Cases" && option->count() > 0;
+    std::string command = "meshparity gate";
+    chosen.run = [options, given, command] { return gate(*options, given, command); };
+  });
+}
+
+}  // namespace meshparity::cli

@@ -1,0 +1,72 @@
+// meshparity run: one case in detail, in this process.
+#include <cstdio>
+#include <iostream>
+
+#include "harness/cli/case_arguments.h"
+#include "harness/cli/rank_process.h"
+#include "harness/cli/run_case.h"
+#include "harness/cli/verbs.h"
+#include "harness/cli/worker.h"
+#include "harness/types/error.h"
+#include "reports/report.h"
+
+namespace meshparity::cli {
+namespace {
+
+struct RunOptions {
+  run::CaseOptions cases;
+  std::string dump, json;
+  bool all = false;
+};
+
+int run_one(const RunOptions& o) {
+  const auto expansion = expand_cases(o.cases);
+  if (expansion.cases.size() != 1)
+    throw InputError("run takes one case, this describes " + std::to_string(expansion.cases.size()) +
+                     "; meshparity gate runs many");
+  const CaseResult result = run_case(expansion.cases.front(), o.dump);
+  for (const auto& check : result.checks)
+    if (check.state == State::pass)
+      std::printf("%-9s %-11s %-55s %5.1f%% of bound  max abs %.2e  rel %.2e  against %s\n",
+                  std::string(state_name(check.state)).c_str(), check.check.c_str(), check.tensor.c_str(),
+                  100 * check.bound_used, check.max_abs, check.max_rel, check.against.c_str());
+  std::fflush(stdout);
+  reports::Run run;
+  run.command = "meshparity run " + result.case_line, run.version = kVersion, run.listed = 1;
+  run.cases = {result}, run.seconds = result.seconds;
+  if (result.state != State::pass) std::cout << reports::case_text(result, 1000);
+  std::cout << reports::summary_text(run) << std::endl;
+  if (!o.dump.empty() && result.state != State::error) std::cout << "wrote " << o.dump << std::endl;
+  if (!o.json.empty()) reports::write_file(o.json, reports::to_json(run, true));
+  return exit_code(run.cases);
+}
+
+}  // namespace
+
+void add_run(CLI::App& app, Chosen& chosen) {
+  auto options = std::make_shared<RunOptions>();
+  auto* verb = app.add_subcommand("run", "Run one case and print every tensor's verdict");
+  add_case_arguments(*verb, options->cases);
+  verb->add_option("--dump", options->dump, "write what the ranks computed, in the golden schema");
+  verb->add_option("--json", options->json, "write the verdict");
+  verb->callback([options, &chosen] { chosen.run = [options] { return run_one(*options); }; });
+
+  // Started by the gate and by --spawn, not by people.
+  auto* worker = app.add_subcommand("worker", "")->group("");
+  worker->callback([&chosen] { chosen.run = [] { return worker_main(); }; });
+  struct RankOptions {
+    std::string line, store, out;
+    int rank = 0;
+  };
+  auto rank_options = std::make_shared<RankOptions>();
+  auto* rank = app.add_subcommand("rank", "")->group("");
+  rank->add_option("--case", rank_options->line)->required();
+  rank->add_option("--rank", rank_options->rank)->required();
+  rank->add_option("--store", rank_options->store)->required();
+  rank->add_option("--out", rank_options->out)->required();
+  rank->callback([rank_options, &chosen] {
+    chosen.run = [o = rank_options] { return rank_main(o->line, o->rank, o->store, o->out); };
+  });
+}
+
+}  // namespace meshparity::cli

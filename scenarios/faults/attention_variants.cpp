@@ -1,0 +1,44 @@
+// Attention that is wrong on one device already: gate rows read as two halves, the rotation applied to the
+// wrong end of a head.
+#include "impl/blocks/primitives.h"
+#include "scenarios/faults/decorators.h"
+
+namespace meshparity::faults {
+
+Fault attn_gate_rows_tail_reshard() {
+  return {"attn-gate-rows-tail-reshard",
+          "[q|gate] rows read as all q then all gate instead of pairs per head",
+          "NVIDIA/Megatron-LM#4841",
+          "grads",
+          "model.layers.*.self_attn.q_proj.weight",
+          {"--model tiny-dense --batch rows --mesh tp2", "--model tiny-moe --batch single --mesh fsdp2"},
+          [](impl::Seams& seams) {
+            seams.primitives = [](impl::Primitives& p) {
+              p.split_query_gate = [](const at::Tensor& query_gate, std::int64_t head_dim) {
+                const auto halves = query_gate.chunk(2, -1);
+                const auto heads = [&](const at::Tensor& x) {
+                  return x.reshape({x.size(0), x.size(1) / head_dim, head_dim}).contiguous();
+                };
+                return impl::Tensors{heads(halves[0]), heads(halves[1])};
+              };
+            };
+          }};
+}
+
+Fault partial_rope_tail() {
+  return {"partial-rope-full-dim",
+          "the rotation is applied to the tail of the head instead of its first rotary_dim entries",
+          "constructed",
+          "grads",
+          "model.layers.*.self_attn.k_norm.weight",
+          {"--model tiny-dense --batch rows --mesh dp2", "--model tiny-moe --batch packed-odd --mesh tp3"},
+          [](impl::Seams& seams) {
+            seams.primitives = [](impl::Primitives& p) {
+              p.rope = [right = p.rope](const at::Tensor& x, const impl::PackedTokens& tokens) {
+                return right(x.flip(-1).contiguous(), tokens).flip(-1).contiguous();
+              };
+            };
+          }};
+}
+
+}  // namespace meshparity::faults

@@ -1,0 +1,104 @@
+// Packing metadata lost, labels shifted wrongly, tokens dropped: what goes wrong between the batch and the
+// model.
+#include "impl/blocks/primitives.h"
+#include "impl/parallel/token_layout.h"
+#include "scenarios/faults/decorators.h"
+
+namespace meshparity::faults {
+namespace {
+
+using impl::MicroBatchTokens;
+
+auto edit_micro_batches(std::function<void(MicroBatchTokens&, const Mesh&)> edit) {
+  return [edit = std::move(edit)](impl::TokenLayout& layout, const Mesh& mesh, int) {
+    for (auto& tokens : layout.micro_batches) edit(tokens, mesh);
+  };
+}
+
+}  // namespace
+
+Fault gdn_packed_no_reset() {
+  return {"gdn-packed-no-reset",
+          "document boundaries do not reach the delta rule: its state runs on into the next document",
+          "pytorch/torchtitan#3892",
+          "logits",
+          "logits",
+          {"--model tiny-dense --batch packed-odd --mesh fsdp2", "--model tiny-moe --batch rows --mesh tp2"},
+          [](impl::Seams& seams) {
+            seams.primitives = [](impl::Primitives& p) {
+              p.delta_rule = [right = p.delta_rule](const at::Tensor& qk, const at::Tensor& v,
+                                                    const at::Tensor& g, const at::Tensor& beta,
+                                                    const impl::PackedTokens& tokens, std::int64_t key_dim) {
+                impl::PackedTokens unpacked = tokens;
+                auto& chunks = unpacked.chunks;
+                chunks.entry = at::ones_like(chunks.entry), chunks.exit = at::ones_like(chunks.exit);
+                chunks.carry = at::ones_like(chunks.carry);
+                const auto n = chunks.length;
+                chunks.bias = at::full({n, n}, -INFINITY, chunks.bias.options())
+                                  .triu(1)
+                                  .expand_as(chunks.bias)
+                                  .contiguous();
+                return right(qk, v, g, beta, unpacked, key_dim);
+              };
+            };
+          }};
+}
+
+Fault labels_shifted_twice() {
+  return {"labels-shifted-twice",
+          "labels that are already the next token are shifted again",
+          "modelscope/ms-swift#10185",
+          "logprobs",
+          "logprobs",
+          {"--model tiny-dense --batch single --mesh dp2", "--model tiny-moe --batch rows --mesh tp2"},
+          [](impl::Seams& seams) {
+            seams.layout = edit_micro_batches([](MicroBatchTokens& tokens, const Mesh&) {
+              if (tokens.labels.empty()) return;
+              tokens.labels.erase(tokens.labels.begin());
+              tokens.labels.push_back(kIgnoreLabel);
+            });
+          }};
+}
+
+Fault packed_boundary_target() {
+  return {"packed-boundary-target",
+          "the last token of a document predicts the first of the next one",
+          "NVIDIA-BioNeMo/bionemo-recipes#1449",
+          "loss",
+          "denominators/token_mean",
+          {"--model tiny-dense --batch packed-odd --mesh fsdp2", "--model tiny-moe --batch rows --mesh tp3"},
+          [](impl::Seams& seams) {
+            seams.layout = edit_micro_batches([](MicroBatchTokens& tokens, const Mesh&) {
+              for (std::size_t t = 0; t + 1 < tokens.documents.size(); ++t)
+                if (tokens.documents[t] != tokens.documents[t + 1]) tokens.labels[t] = tokens.ids[t + 1];
+            });
+          }};
+}
+
+Fault odd_length_split_drops_tail() {
+  return {"odd-length-split-drops-tail",
+          "shards of floor(length / ranks) tokens: the remainder is discarded",
+          "pytorch/torchtitan#1306",
+          "logits",
+          "logits",
+          {"--model tiny-dense --batch single --mesh tp2 --sp on",
+           "--model tiny-moe --batch rows --mesh tp3 --sp on"},
+          [](impl::Seams& seams) {
+            seams.layout = edit_micro_batches([](MicroBatchTokens& tokens, const Mesh& mesh) {
+              const auto kept = static_cast<std::size_t>(tokens.tokens() / mesh.tp * mesh.tp);
+              std::vector<std::int64_t> positions;
+              for (std::size_t axis = 0; axis < 3; ++axis) {
+                const auto from =
+                    tokens.positions.begin() + static_cast<std::ptrdiff_t>(axis * tokens.ids.size());
+                positions.insert(positions.end(), from, from + static_cast<std::ptrdiff_t>(kept));
+              }
+              tokens.positions = positions;
+              for (auto* list : {&tokens.global, &tokens.ids, &tokens.labels, &tokens.documents})
+                list->resize(kept);
+              tokens.residual_sizes.assign(static_cast<std::size_t>(mesh.tp),
+                                           static_cast<std::int64_t>(kept) / mesh.tp);
+            });
+          }};
+}
+
+}  // namespace meshparity::faults
