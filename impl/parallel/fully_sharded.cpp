@@ -60,24 +60,35 @@ ShardedParameters::ShardedParameters(const Plan& plan, const std::map<std::strin
 
 // The sizes of the ranks' parts, and where every element of the parameters lies in their concatenation.
 void ShardedParameters::arrange(const Plan& plan, Unit& unit) const {
-  std::vector<Tensors> shards(unit.count);
-  std::int64_t offset = 0;
-  for (int r = 0; r < fsdp_->size(); ++r) {
-    const std::int64_t begin = offset;
+  const int ranks = fsdp_->size();
+  std::vector<std::vector<std::int64_t>> begin(ranks);  // [rank][parameter] its shard in the concatenation
+  std::int64_t total = 0;
+  for (int r = 0; r < ranks; ++r) {
+    const std::int64_t before = total;
     for (std::size_t p = 0; p < unit.count; ++p) {
-      const Shape shape = plan.shard_shape(*entries_[unit.first + p].row, r);
-      const std::int64_t numel = shape_numel(shape);
-      if (fsdp_->size() > 1) shards[p].push_back(at::arange(offset, offset + numel, at::kLong).view(shape));
-      offset += numel;
+      begin[r].push_back(total);
+      total += shape_numel(plan.shard_shape(*entries_[unit.first + p].row, r));
     }
-    unit.sizes.push_back(offset - begin);
+    unit.sizes.push_back(total - before);
   }
-  if (fsdp_->size() == 1) return;
-  Tensors order;
-  for (std::size_t p = 0; p < unit.count; ++p)
-    order.push_back(at::cat(shards[p], entries_[unit.first + p].row->fsdp_dim).view({-1}));
-  unit.order = at::cat(order);
-  unit.inverse = at::empty_like(unit.order).scatter_(0, unit.order, at::arange(offset, at::kLong));
+  if (ranks == 1) return;
+  std::vector<std::int64_t> order, inverse(total);
+  order.reserve(total);
+  for (std::size_t p = 0; p < unit.count; ++p) {
+    const PlanRow& row = *entries_[unit.first + p].row;
+    const Shape& shape = unit.shapes[p];
+    std::int64_t outer = 1, inner = 1;
+    for (int d = 0; d < static_cast<int>(shape.size()); ++d)
+      if (d != row.fsdp_dim) (d < row.fsdp_dim ? outer : inner) *= shape[d];
+    for (std::int64_t o = 0; o < outer; ++o)
+      for (int r = 0; r < ranks; ++r) {
+        const std::int64_t run = plan.fsdp_range(row, r).size() * inner;
+        for (std::int64_t i = 0; i < run; ++i) order.push_back(begin[r][p] + o * run + i);
+      }
+  }
+  for (std::int64_t i = 0; i < total; ++i) inverse[order[i]] = i;
+  unit.order = at::tensor(order, at::kLong);
+  unit.inverse = at::tensor(inverse, at::kLong);
 }
 
 // The unit's leaf as parameters.
