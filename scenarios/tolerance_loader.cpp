@@ -1,6 +1,6 @@
 // scenarios/tolerance.toml as a tolerance::Policy: one table per "check/dtype". What the numbers mean and why
-// they are what they are stands in harness/types/tolerance_rows.h and docs/tolerance.md; this only refuses what
-// cannot be meant.
+// they are what they are stands in harness/types/tolerance_rows.h and docs/tolerance.md; this only refuses
+// what cannot be meant.
 #include "harness/types/error.h"
 #include "scenarios/fields.h"
 #include "scenarios/load.h"

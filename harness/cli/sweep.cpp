@@ -40,6 +40,11 @@ CaseResult result_of(const run::Outcome& outcome, const CaseSpec& spec) {
   CaseResult result;
   if (outcome.ending == run::Ending::answered) {
     result = reports::case_from_json(outcome.answer);
+    // A stray line on a worker's stdout would shift all later answers by one.
+    if (result.case_line != spec.line()) {
+      result = {};
+      result.reason = "the worker answered for another case: " + outcome.answer.substr(0, 200);
+    }
   } else {
     result.state = outcome.ending == run::Ending::timed_out ? State::timeout : State::error;
     result.reason = outcome.what;

@@ -29,7 +29,7 @@ struct CheckResult {
   std::string reason;   // why it is not PASS, in one line
   std::string against;  // what provided want: golden, reference (live), ranks (replicas), plan (placement)
   std::int64_t elements = 0, outside = 0, nonfinite = 0;
-  std::int64_t worst = -1;  // flat index of the worst element
+  std::int64_t worst = -1;              // flat index of the worst element
   double got = 0, want = 0, bound = 0;  // at the worst element
   std::vector<std::string> detail;  // indented lines of the failing-case block, "where   ...", "cause   ..."
 };

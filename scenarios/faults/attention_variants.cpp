@@ -14,12 +14,9 @@ Fault attn_gate_rows_tail_reshard() {
           {"--model tiny-dense --batch rows --mesh tp2", "--model tiny-moe --batch single --mesh fsdp2"},
           [](impl::Seams& seams) {
             seams.primitives = [](impl::Primitives& p) {
-              p.split_query_gate = [](const at::Tensor& query_gate, std::int64_t head_dim) {
+              p.split_query_gate = [](const at::Tensor& query_gate, std::int64_t) {
                 const auto halves = query_gate.chunk(2, -1);
-                const auto heads = [&](const at::Tensor& x) {
-                  return x.reshape({x.size(0), x.size(1) / head_dim, head_dim}).contiguous();
-                };
-                return impl::Tensors{heads(halves[0]), heads(halves[1])};
+                return impl::Tensors{halves[0].contiguous(), halves[1].contiguous()};
               };
             };
           }};

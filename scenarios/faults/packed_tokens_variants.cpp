@@ -29,15 +29,8 @@ Fault gdn_packed_no_reset() {
               p.delta_rule = [right = p.delta_rule](const at::Tensor& qk, const at::Tensor& v,
                                                     const at::Tensor& g, const at::Tensor& beta,
                                                     const impl::PackedTokens& tokens, std::int64_t key_dim) {
-                impl::PackedTokens unpacked = tokens;
-                auto& chunks = unpacked.chunks;
-                chunks.entry = at::ones_like(chunks.entry), chunks.exit = at::ones_like(chunks.exit);
-                chunks.carry = at::ones_like(chunks.carry);
-                const auto n = chunks.length;
-                chunks.bias = at::full({n, n}, -INFINITY, chunks.bias.options())
-                                  .triu(1)
-                                  .expand_as(chunks.bias)
-                                  .contiguous();
+                const auto unpacked =
+                    impl::with_documents(tokens, std::vector<std::int64_t>(tokens.documents.size(), 0));
                 return right(qk, v, g, beta, unpacked, key_dim);
               };
             };
