@@ -10,9 +10,10 @@
 
 namespace meshparity::impl {
 
-// Largest |backward - difference| over all elements of all inputs, relative to the largest difference
-// quotient. The scalar differentiated is the sum of all outputs weighted by fixed random numbers, so no
-// output's gradient is special.
+// Largest |g . d - difference quotient along d| over all inputs and three unit directions d each (which mix
+// every element, so that one wrong element shows), relative to the largest gradient norm |g| of an input. The
+// scalar differentiated is the sum of all outputs weighted by fixed numbers, so no output's gradient is
+// special.
 inline double gradient_error(const std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>& f,
                              std::vector<at::Tensor> inputs, double h = 1e-5) {
   std::vector<at::Tensor> weights;
@@ -32,18 +33,19 @@ inline double gradient_error(const std::function<std::vector<at::Tensor>(const s
   double worst = 0, largest = 1e-6;
   for (auto& x : inputs) {
     if (x.numel() == 0) continue;
-    const at::Tensor got = x.grad().contiguous();
-    double* data = x.data_ptr<double>();
-    for (std::int64_t i = 0; i < x.numel(); ++i) {
-      const double kept = data[i];
-      data[i] = kept + h;
+    const at::Tensor gradient = x.grad(), kept = x;
+    largest = std::max(largest, gradient.norm().item<double>());
+    for (int k = 1; k <= 3; ++k) {
+      at::Tensor direction =
+          at::cos(at::arange(x.numel(), at::kDouble).mul_(0.9 + 1.3 * k).add_(k)).view(x.sizes());
+      direction.div_(direction.norm());
+      x = kept + direction * h;
       const double above = scalar(f(inputs)).item<double>();
-      data[i] = kept - h;
+      x = kept - direction * h;
       const double below = scalar(f(inputs)).item<double>();
-      data[i] = kept;
-      const double want = (above - below) / (2 * h);
-      worst = std::max(worst, std::abs(got.const_data_ptr<double>()[i] - want));
-      largest = std::max(largest, std::abs(want));
+      x = kept;
+      worst =
+          std::max(worst, std::abs((gradient * direction).sum().item<double>() - (above - below) / (2 * h)));
     }
   }
   return worst / largest;

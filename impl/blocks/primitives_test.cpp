@@ -56,6 +56,16 @@ void check_documents_are_alone(const std::vector<std::int64_t>& lengths, const a
 
 }  // namespace
 
+TEST_CASE("the gradient check sees one wrong element") {
+  Draw draw;
+  at::Tensor mask = at::ones({5, 4}, at::kDouble);
+  mask[2][1] = 0;
+  const auto wrong = [&](const auto& in) {
+    return Tensors{in[0].square() * mask + (in[0].detach().square() * (1 - mask))};
+  };
+  CHECK(gradient_error(wrong, {draw({5, 4})}) > 1e-4);
+}
+
 TEST_CASE("norms and gates have right backwards") {
   Draw draw;
   const Primitives p = GENERATE(false, true) ? default_primitives() : aten_primitives();
