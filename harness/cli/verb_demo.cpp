@@ -6,6 +6,7 @@
 #include "harness/cli/run_case.h"
 #include "harness/cli/verbs.h"
 #include "harness/types/error.h"
+#include "harness/types/glob.h"
 #include "reports/report.h"
 #include "scenarios/faults/fault.h"
 
@@ -35,7 +36,13 @@ int demo(const std::string& id) {
             << "\n\n";
   spec.fault = fault.id;
   const CaseResult red = run_case(spec);
-  std::cout << reports::case_text(red, 2) << "\n";
+  // Many tensors fail; first the one a person would name.
+  const CheckResult* named = nullptr;
+  for (const auto& check : red.checks)
+    if (!named && check.state != State::pass && check.check == fault.check &&
+        glob_match(fault.tensor, check.tensor))
+      named = &check;
+  std::cout << (named ? reports::failing_block(red, *named) : reports::case_text(red, 2)) << "\n";
   spec.fault.clear();
   const CaseResult green = run_case(spec);
   std::cout << "The same case without the fault:\n"

@@ -15,6 +15,7 @@
 #include "harness/cli/verbs.h"
 #include "harness/types/error.h"
 #include "reports/report.h"
+#include "scenarios/faults/fault.h"
 
 namespace meshparity::cli {
 namespace {
@@ -125,6 +126,7 @@ int gate(const GateOptions& o, bool have_case_options, const std::string& comman
     std::cout << "# " << expansion.cases.size() << " cases, " << expansion.skipped.size() << " skipped\n";
     return 0;
   }
+  if (!o.cases.fault.empty()) faults::find(o.cases.fault);  // refuse an unknown id before anything runs
   for (const auto* path : {&o.json, &o.junit, &o.markdown, &o.history}) require_writable(*path);
   const auto known = known_failures(o.baseline);
   const auto start = std::chrono::steady_clock::now();
