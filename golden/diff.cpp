@@ -17,7 +17,7 @@ namespace {
 using nlohmann::json;
 using State = DatasetDiff::State;
 
-std::string number(double value) {
+std::string two_digits(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%.2e", value);
   return text;
@@ -65,8 +65,8 @@ void compare_tensors(const HostTensor& got, const HostTensor& want, const Bounds
   // Accept form, so that NaN is outside.
   out->state = out->norm <= out->bound && !nonfinite ? State::within : State::outside;
   out->what = std::to_string(out->differing) + " of " + std::to_string(out->elements) + " differ, max abs " +
-              number(out->max_abs) + ", rel L2 " + number(out->norm / out->want_norm) +
-              (nonfinite ? ", not finite" : "") + ", bound " + number(out->bound / out->want_norm);
+              two_digits(out->max_abs) + ", rel L2 " + two_digits(out->norm / out->want_norm) +
+              (nonfinite ? ", not finite" : "") + ", bound " + two_digits(out->bound / out->want_norm);
 }
 
 // Keys whose values differ, one level deep: "hidden_size 24 -> 32".

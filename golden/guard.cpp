@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "golden/descriptor.h"
 #include "harness/types/error.h"
 
 namespace meshparity::golden {
@@ -27,22 +28,6 @@ using Clock = std::chrono::steady_clock;
 Clock::time_point deadline_for(std::uint64_t file_bytes) {
   return Clock::now() + std::chrono::seconds(60 + file_bytes / 10'000'000);
 }
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() { close(); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  void close() {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = -1;
-  }
-
- private:
-  int fd_;
-};
 
 class PipeSource : public ByteSource {
  public:

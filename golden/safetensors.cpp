@@ -13,6 +13,7 @@
 #include <set>
 
 #include "golden/atomic_file.h"
+#include "golden/descriptor.h"
 #include "golden/limits.h"
 #include "harness/types/error.h"
 
@@ -57,26 +58,18 @@ std::optional<std::uint64_t> natural(const json& value) {
   return std::nullopt;
 }
 
-// Closes the descriptor once the mapping exists.
-struct Descriptor {
-  int fd;
-  ~Descriptor() {
-    if (fd >= 0) ::close(fd);
-  }
-};
-
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat info {};
-  if (file.fd < 0 || ::fstat(file.fd, &info) != 0)
+  if (file.get() < 0 || ::fstat(file.get(), &info) != 0)
     throw InputError(path + ": cannot be read: " + std::strerror(errno));
   if (!S_ISREG(info.st_mode)) throw InputError(path + ": is not a file");
   mapped_bytes_ = static_cast<std::size_t>(info.st_size);
   if (mapped_bytes_ < kLengthBytes + 2)
     throw InputError(path + ": damaged or not a safetensors file (too short)");
-  void* mapped = ::mmap(nullptr, mapped_bytes_, PROT_READ, MAP_PRIVATE, file.fd, 0);
+  void* mapped = ::mmap(nullptr, mapped_bytes_, PROT_READ, MAP_PRIVATE, file.get(), 0);
   if (mapped == MAP_FAILED) throw InputError(path + ": cannot be read: " + std::strerror(errno));
   mapped_ = static_cast<const std::byte*>(mapped);
   try {

@@ -9,7 +9,7 @@
 #include "reference/oracle/model.h"
 #include "reference/test_models.h"
 
-namespace meshparity::reference {
+namespace meshparity::reference::model_test {
 namespace {
 
 ModelConfig tied_dense() {
@@ -125,4 +125,4 @@ TEST_CASE("every parameter's gradient is the oracle's slope") {
   }
 }
 
-}  // namespace meshparity::reference
+}  // namespace meshparity::reference::model_test

@@ -8,7 +8,7 @@
 #include "reference/reference.h"
 #include "reference/test_models.h"
 
-namespace meshparity::reference {
+namespace meshparity::reference::run_test {
 namespace {
 
 const std::vector<ModelConfig> kModels = {tiny_dense(), tiny_moe()};
@@ -223,4 +223,4 @@ TEST_CASE("tensors cross to LibTorch and back bit by bit") {
   CHECK_THROWS_AS(dtype_of(at::kComplexDouble), InputError);
 }
 
-}  // namespace meshparity::reference
+}  // namespace meshparity::reference::run_test

@@ -9,7 +9,7 @@
 #include "reports/report.h"
 #include "reports/words.h"
 
-namespace meshparity::cli {
+namespace meshparity::cli::verb_compare_test {
 namespace {
 
 const std::string kGolden = MESHPARITY_SOURCE_DIR "/golden/data/tiny-dense.packed-odd.h5";
@@ -412,4 +412,4 @@ TEST_CASE("files that are none and options that are none are one line and exit 2
   }
 }
 
-}  // namespace meshparity::cli
+}  // namespace meshparity::cli::verb_compare_test

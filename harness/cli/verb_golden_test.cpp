@@ -11,7 +11,7 @@
 #include "scenarios/initial_weights.h"
 #include "scenarios/load.h"
 
-namespace meshparity::cli {
+namespace meshparity::cli::verb_golden_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -204,4 +204,4 @@ TEST_CASE("wrong words on the command line are one line and exit 2") {
   CHECK(judge({"compare", "--help"}).code == 0);
 }
 
-}  // namespace meshparity::cli
+}  // namespace meshparity::cli::verb_golden_test

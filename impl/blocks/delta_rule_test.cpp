@@ -8,7 +8,7 @@
 #include "impl/blocks/cpu_primitives.h"
 #include "impl/blocks/gradient_check.h"
 
-namespace meshparity::impl {
+namespace meshparity::impl::delta_rule_test {
 namespace {
 
 struct Case {
@@ -172,4 +172,4 @@ TEST_CASE("the gates of the delta rule and their backward") {
                        {a, draw({6, 3}), draw({3}), draw({3})}) <= 1e-8);
 }
 
-}  // namespace meshparity::impl
+}  // namespace meshparity::impl::delta_rule_test

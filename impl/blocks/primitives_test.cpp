@@ -9,7 +9,7 @@
 #include "harness/types/cut.h"
 #include "impl/blocks/gradient_check.h"
 
-namespace meshparity::impl {
+namespace meshparity::impl::primitives_test {
 namespace {
 
 constexpr double kGradient = 1e-8;
@@ -255,4 +255,4 @@ TEST_CASE("vocabulary shards of lookup and cross entropy add up to the whole, em
                        {table.slice(0, 2, 5)}) <= kGradient);
 }
 
-}  // namespace meshparity::impl
+}  // namespace meshparity::impl::primitives_test

@@ -11,7 +11,7 @@
 #include "harness/types/error.h"
 #include "impl/comm/comm_testing.h"
 
-namespace meshparity::impl::testing {
+namespace meshparity::impl::testing::autograd_test {
 namespace {
 
 using Form = std::function<at::Tensor(Collectives&, const Group&, const at::Tensor&)>;
@@ -246,4 +246,4 @@ TEST_CASE("ranks that disagree in backward get a report, not a hang") {
                        Catch::Contains("rank 1: all_reduce float64 [3] at here:all_reduce:backward"));
 }
 
-}  // namespace meshparity::impl::testing
+}  // namespace meshparity::impl::testing::autograd_test

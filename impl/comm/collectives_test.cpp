@@ -3,7 +3,7 @@
 
 #include "impl/comm/collective_checks.h"
 
-namespace meshparity::impl::testing {
+namespace meshparity::impl::testing::collectives_test {
 namespace {
 
 const std::vector<int> kSizes{1, 2, 3, 4, 5, 8};
@@ -23,4 +23,4 @@ TEST_CASE("exchanges of uneven and empty row counts put every row in its place")
   for (int world : kSizes) CHECK_NOTHROW(on_world(world, check_exchange));
 }
 
-}  // namespace meshparity::impl::testing
+}  // namespace meshparity::impl::testing::collectives_test

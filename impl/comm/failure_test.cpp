@@ -7,7 +7,7 @@
 #include "harness/types/error.h"
 #include "impl/comm/comm_testing.h"
 
-namespace meshparity::impl::testing {
+namespace meshparity::impl::testing::failure_test {
 namespace {
 
 using Body = std::function<void(Engine&, Collectives&, const Group&)>;
@@ -264,4 +264,4 @@ TEST_CASE("whenever and wherever a rank throws, the world ends and that rank is 
   }
 }
 
-}  // namespace meshparity::impl::testing
+}  // namespace meshparity::impl::testing::failure_test

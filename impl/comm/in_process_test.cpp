@@ -6,7 +6,7 @@
 
 #include "impl/comm/comm_testing.h"
 
-namespace meshparity::impl::testing {
+namespace meshparity::impl::testing::in_process_test {
 namespace {
 
 constexpr int kWorld = 8;
@@ -247,4 +247,4 @@ TEST_CASE("the c10d interface refuses what it cannot do") {
              Catch::Contains("dtypes differ"));
 }
 
-}  // namespace meshparity::impl::testing
+}  // namespace meshparity::impl::testing::in_process_test

@@ -12,7 +12,7 @@
 #include "impl/comm/collective_checks.h"
 #include "impl/comm/world.h"
 
-namespace meshparity::impl::testing {
+namespace meshparity::impl::testing::process_engine_test {
 namespace {
 
 // "" or the first error of any rank.
@@ -131,4 +131,4 @@ TEST_CASE("the bench times both engines", "[gloo]") {
   CHECK_THROWS_AS(time_collectives(1, 100, 5), InputError);
 }
 
-}  // namespace meshparity::impl::testing
+}  // namespace meshparity::impl::testing::process_engine_test

@@ -8,7 +8,7 @@
 #include "reference/blocks/oracle_check.h"
 #include "reference/oracle/attention.h"
 
-namespace meshparity::reference {
+namespace meshparity::reference::attention_test {
 namespace {
 
 constexpr std::int64_t kHeads = 4, kKvHeads = 2, kWidth = 3;
@@ -71,4 +71,4 @@ TEST_CASE("wrong attention is seen") {
   CHECK(forward(true, scale, 2) > kFaultFloor);   // one token of the future seen
 }
 
-}  // namespace meshparity::reference
+}  // namespace meshparity::reference::attention_test

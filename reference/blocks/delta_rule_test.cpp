@@ -7,7 +7,7 @@
 #include "reference/blocks/oracle_check.h"
 #include "reference/oracle/delta_rule.h"
 
-namespace meshparity::reference {
+namespace meshparity::reference::delta_rule_test {
 namespace {
 
 constexpr std::int64_t kHeads = 2, kKey = 3, kValue = 2;
@@ -106,4 +106,4 @@ TEST_CASE("a decay without gradient is seen") {
   CHECK(found.gradient > kFaultFloor);
 }
 
-}  // namespace meshparity::reference
+}  // namespace meshparity::reference::delta_rule_test

@@ -9,7 +9,7 @@
 #include "reference/oracle/delta_rule.h"
 #include "reference/oracle/norms.h"
 
-namespace meshparity::reference {
+namespace meshparity::reference::gated_delta_net_test {
 namespace {
 
 const auto kConvTruth = []<class S>(const std::vector<oracle::Matrix<S>>& x) {
@@ -80,4 +80,4 @@ TEST_CASE("wrong convolutions, norms and decays are seen") {
   CHECK(agreement(bias_outside, kDecayTruth, decay_inputs()).forward > kFaultFloor);
 }
 
-}  // namespace meshparity::reference
+}  // namespace meshparity::reference::gated_delta_net_test

@@ -8,7 +8,7 @@
 #include "reference/blocks/oracle_check.h"
 #include "reference/oracle/cross_entropy.h"
 
-namespace meshparity::reference {
+namespace meshparity::reference::loss_test {
 namespace {
 
 // Documents of 3, 1, 4 tokens; rows {0, 1}, {2}; each row a micro-batch. Valid labels: 2, 0, 2 (one masked).
@@ -88,4 +88,4 @@ TEST_CASE("without a valid label every weight is zero") {
     CHECK(values(loss_weights(policy, batch, {})) == std::vector<double>{0, 0});
 }
 
-}  // namespace meshparity::reference
+}  // namespace meshparity::reference::loss_test

@@ -9,7 +9,7 @@
 #include "reference/oracle/feed_forward.h"
 #include "reference/oracle/router.h"
 
-namespace meshparity::reference {
+namespace meshparity::reference::moe_test {
 namespace {
 
 constexpr std::int64_t kTokens = 6, kHidden = 4, kExperts = 5, kPerToken = 2, kWidth = 3, kShared = 2;
@@ -113,4 +113,4 @@ TEST_CASE("wrong mixtures are seen") {
   CHECK(error(not_renormalised) > kFaultFloor);
 }
 
-}  // namespace meshparity::reference
+}  // namespace meshparity::reference::moe_test

@@ -4,7 +4,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
-namespace meshparity::reference {
+namespace meshparity::reference::optimizer_test {
 namespace {
 
 using Tensors = std::map<std::string, at::Tensor>;
@@ -57,4 +57,4 @@ TEST_CASE("clipping scales by the true global norm, and only down") {
   CHECK(clip_scale(at::zeros({}, at::kDouble), 1.0).item<double>() == 1.0);
 }
 
-}  // namespace meshparity::reference
+}  // namespace meshparity::reference::optimizer_test

@@ -6,7 +6,7 @@
 #include "reference/blocks/oracle_check.h"
 #include "reference/oracle/norms.h"
 
-namespace meshparity::reference {
+namespace meshparity::reference::rms_norm_test {
 namespace {
 
 constexpr double kEps = 1e-2;  // large, so that its place matters
@@ -77,4 +77,4 @@ TEST_CASE("wrong norms are seen") {
   CHECK(agreement(gate_before_norm, kGatedTruth, gated_inputs()).forward > kFaultFloor);
 }
 
-}  // namespace meshparity::reference
+}  // namespace meshparity::reference::rms_norm_test

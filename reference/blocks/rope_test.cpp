@@ -6,7 +6,7 @@
 #include "reference/blocks/oracle_check.h"
 #include "reference/oracle/rope.h"
 
-namespace meshparity::reference {
+namespace meshparity::reference::rope_test {
 namespace {
 
 struct Layout {
@@ -82,4 +82,4 @@ TEST_CASE("wrong rotations are seen") {
   CHECK(agreement(axes_reversed, truth(layout), inputs(layout)).forward > kFaultFloor);
 }
 
-}  // namespace meshparity::reference
+}  // namespace meshparity::reference::rope_test
