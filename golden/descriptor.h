@@ -1,3 +1,4 @@
+// An open file descriptor with an owner.
 #pragma once
 
 #include <unistd.h>

@@ -1,6 +1,7 @@
 // The gate as a user runs it: verdicts, exit codes, reports, bad input, a worker that dies.
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <map>
 #include <set>
 
 #include "harness/cli/case_arguments.h"
@@ -142,6 +143,15 @@ TEST_CASE("every expanded case line gives the same case when it is read again") 
       continue;
     }
     for (const auto& spec : expansion.cases) CHECK(single_case(spec.line()) == spec);
+  }
+}
+
+TEST_CASE("no two cases of the gate share an id") {
+  std::map<std::string, std::string> lines;
+  for (const auto& spec : expand_case_file("ci").cases) {
+    const auto [at, fresh] = lines.emplace(case_id(spec.line()), spec.line());
+    INFO(at->second << " and " << spec.line());
+    CHECK(fresh);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 
 #include "golden/store.h"
 #include "harness/cli/judge_case.h"
@@ -16,8 +17,31 @@ namespace {
 
 constexpr double kSpawnTimeoutSeconds = 120;
 
+// NCCL moves device memory only; Gloo here moves host memory only.
+bool on_cuda(const CaseSpec& spec) {
+  return spec.device == "cuda" || spec.engine == "nccl";
+}
+
+// Throws InputError if this build or machine cannot run the case where it is to run.
+void require_device(const CaseSpec& spec) {
+  if (!on_cuda(spec)) return;
+  if (spec.engine == "gloo") throw InputError("--device cuda: the engines for it are inprocess and nccl");
+  if (!at::globalContext().hasCUDA())
+    throw InputError("no CUDA here: this build (--preset cuda has it) or this machine sees no device");
+}
+
+// Replicas are judged bitwise, so the same sums must come out of the same inputs on every rank.
+void make_cuda_repeatable() {
+  static const bool once = [] {
+    ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
+    at::globalContext().setDeterministicAlgorithms(true, false);
+    return true;
+  }();
+  (void)once;
+}
+
 std::vector<impl::RankOutput> run_ranks(const CaseSpec& spec, const Scenario& scenario) {
-  if (spec.device == "cuda" && spec.engine != "nccl") throw InputError("--device cuda needs --engine nccl");
+  require_device(spec);
   if (spec.engine != "inprocess") return run_spawned(spec, kSpawnTimeoutSeconds);
   const impl::RankInputs inputs = rank_inputs(spec, scenario);
   const impl::Seams seams = seams_of(spec);
@@ -61,6 +85,7 @@ impl::RankInputs rank_inputs(const CaseSpec& spec, const Scenario& scenario) {
   inputs.dtype = scalar_type_of(spec.dtype);
   inputs.ordered_reductions = spec.reduce == "ordered";
   inputs.weights = &scenario.weights;
+  if (on_cuda(spec)) inputs.device = at::kCUDA, make_cuda_repeatable();
   return inputs;
 }
 

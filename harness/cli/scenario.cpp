@@ -107,7 +107,7 @@ std::shared_ptr<const std::map<std::string, HostTensor>> reference_results(const
   key_spec.loss = spec.loss, key_spec.dtype = spec.dtype, key_spec.steps = steps;
   for (const auto& check : spec.checks)
     if (check == "activations") key_spec.checks = {check};
-  const std::string key = case_id(key_spec.line());
+  const std::string key = key_spec.line();
 
   static std::map<std::string, std::shared_ptr<const std::map<std::string, HostTensor>>> kept;
   if (const auto found = kept.find(key); found != kept.end()) return found->second;
@@ -116,7 +116,7 @@ std::shared_ptr<const std::map<std::string, HostTensor>> reference_results(const
   const char* folder = std::getenv("MESHPARITY_REFERENCE_CACHE");
   auto results = std::make_shared<std::map<std::string, HostTensor>>();
   int lock = -1;
-  const fs::path file = folder ? fs::path(folder) / (key + ".h5") : fs::path();
+  const fs::path file = folder ? fs::path(folder) / (case_hash(key) + ".h5") : fs::path();
   if (folder) {
     lock = ::open((file.string() + ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
     if (lock >= 0) ::flock(lock, LOCK_EX);

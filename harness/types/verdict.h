@@ -47,7 +47,9 @@ struct CaseResult {
 // one in which everything was skipped, is 1. 3 over 1 over 0 (2, wrong input, is thrown as InputError).
 int exit_code(const std::vector<CaseResult>& cases);
 
-// First 7 hexadecimal digits of a 64-bit hash of the line (FNV-1a): a case's short name in reports.
+// 64-bit hash of the line, 16 hexadecimal digits; the same on every machine.
+std::string case_hash(std::string_view case_line);
+// Its first 7 digits: a case's short name in reports.
 std::string case_id(std::string_view case_line);
 
 }  // namespace meshparity

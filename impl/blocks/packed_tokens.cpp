@@ -113,6 +113,17 @@ void build_pieces(const std::vector<std::int64_t>& documents, const PackingOptio
   }
 }
 
+void move_tables(PackedTokens& out) {
+  const auto move = [&](at::Tensor& table) {
+    if (table.defined()) table = table.to(out.options.device);
+  };
+  for (at::Tensor* table :
+       {&out.conv_sources, &out.conv_targets, &out.rope_cos, &out.rope_sin, &out.rope_partner,
+        &out.chunks.bias, &out.chunks.entry, &out.chunks.exit, &out.chunks.carry})
+    move(*table);
+  for (auto& block : out.attention) move(block.bias);
+}
+
 // Everything that follows from the documents alone.
 void build_document_tables(std::int64_t conv_width, PackedTokens& out) {
   out.attention.clear();
@@ -122,6 +133,7 @@ void build_document_tables(std::int64_t conv_width, PackedTokens& out) {
   build_attention(out.documents, out.options, out);
   build_chunks(out.documents, out.options, out);
   build_pieces(out.documents, out.options, out);
+  move_tables(out);
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ struct DeltaChunks {
 
 struct PackingOptions {
   at::ScalarType dtype = at::kDouble;
+  at::Device device = at::kCPU;        // where the tables lie; they are computed on the host
   std::int64_t chunk_length = 64;      // longest chunk of the delta rule
   std::int64_t attention_block = 512;  // queries scored at once: bounds the memory of a long stream
 };

@@ -25,10 +25,11 @@ const at::Tensor& UnitWeights::operator[](const char* suffix) const {
 }
 
 ShardedParameters::ShardedParameters(const Plan& plan, const std::map<std::string, at::Tensor>& full,
-                                     at::ScalarType dtype, const DtypePolicy& policy,
+                                     const at::TensorOptions& options, const DtypePolicy& policy,
                                      std::shared_ptr<Collectives> collectives, std::shared_ptr<Group> fsdp)
     : policy_(policy), collectives_(std::move(collectives)), fsdp_(std::move(fsdp)) {
   Tensors flat;
+  const at::ScalarType dtype = c10::typeMetaToScalarType(options.dtype());
   for (const auto& row : plan.rows) {
     const auto found = full.find(row.name);
     if (found == full.end()) throw RunError("weights: parameter " + row.name + " is missing");
@@ -48,7 +49,7 @@ ShardedParameters::ShardedParameters(const Plan& plan, const std::map<std::strin
     entries_.push_back({&row, offset, shard.numel(), shard.sizes().vec()});
     flat.push_back(shard.reshape({-1}));
   }
-  values_ = at::cat(flat);
+  values_ = at::cat(flat).to(options.device());
   gradients_ = at::zeros_like(values_);
   for (auto& unit : units_) {
     arrange(plan, unit);
@@ -87,8 +88,8 @@ void ShardedParameters::arrange(const Plan& plan, Unit& unit) const {
       }
   }
   for (std::int64_t i = 0; i < total; ++i) inverse[order[i]] = i;
-  unit.order = at::tensor(order, at::kLong);
-  unit.inverse = at::tensor(inverse, at::kLong);
+  unit.order = at::tensor(order, at::kLong).to(values_.device());
+  unit.inverse = at::tensor(inverse, at::kLong).to(values_.device());
 }
 
 // The unit's leaf as parameters.

@@ -42,10 +42,10 @@ class ShardedParameters {
   };
 
   // Cuts this rank's shards out of the full weights. Throws RunError naming a parameter that is missing or
-  // misshapen.
-  ShardedParameters(const Plan& plan, const std::map<std::string, at::Tensor>& full, at::ScalarType dtype,
-                    const DtypePolicy& policy, std::shared_ptr<Collectives> collectives,
-                    std::shared_ptr<Group> fsdp);
+  // misshapen. The shards are stored as `options` says (dtype, device).
+  ShardedParameters(const Plan& plan, const std::map<std::string, at::Tensor>& full,
+                    const at::TensorOptions& options, const DtypePolicy& policy,
+                    std::shared_ptr<Collectives> collectives, std::shared_ptr<Group> fsdp);
 
   std::size_t units() const { return units_.size(); }
   // Gathers unit i ("embed", "layers.0", ..., "head") for one micro-batch.

@@ -1,6 +1,7 @@
 // run_rank: builds this rank's objects, offers each to its seam, runs the steps, emits records.
 #include "impl/train/program.h"
 
+#include <c10/core/AutogradState.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "harness/types/error.h"
@@ -69,8 +70,8 @@ class RankProgram {
     offer(seams.primitives, primitives_);
     DtypePolicy dtypes;
     offer(seams.dtypes, dtypes);
-    parameters_ = std::make_unique<ShardedParameters>(plan_, *inputs.weights, inputs.dtype, dtypes,
-                                                      collectives_, groups_.fsdp);
+    parameters_ = std::make_unique<ShardedParameters>(plan_, *inputs.weights, options(), dtypes, collectives_,
+                                                      groups_.fsdp);
     optimizer_ = make_adamw(*parameters_, inputs.train, collectives_, groups_.model);
     offer(seams.optimizer, optimizer_);
 
@@ -78,7 +79,7 @@ class RankProgram {
     if (seams.layout) seams.layout(layout, inputs.mesh, engine.rank());
     normaliser_ = Normaliser::count(layout, inputs.batch.documents(), inputs.train.num_tokens);
     normaliser_.sum_over_data_ranks = [this](const at::Tensor& counts) {
-      return collectives_->all_reduce(*groups_.data, counts, "loss.counts");
+      return collectives_->all_reduce(*groups_.data, counts.to(inputs_.device), "loss.counts").to(at::kCPU);
     };
     offer(seams.normaliser, normaliser_);
     normaliser_.globalise();
@@ -108,29 +109,35 @@ class RankProgram {
   }
 
  private:
-  void record(std::string key, at::Tensor value) {
-    out_.records.push_back({std::move(key), std::move(value)});
+  at::TensorOptions options() const {
+    return at::TensorOptions().dtype(inputs_.dtype).device(inputs_.device);
+  }
+
+  void record(std::string key, const at::Tensor& value) {
+    out_.records.push_back({std::move(key), value.to(at::kCPU)});
   }
 
   // Every parameter's part of a flat buffer, copied once.
   void record_all(const std::string& prefix, const at::Tensor& flat) {
-    const at::Tensor copy = flat.clone();
+    const at::Tensor copy = flat.is_cpu() ? flat.clone() : flat.to(at::kCPU);
     for (const auto& e : parameters_->entries())
       record(prefix + e.row->name, ShardedParameters::part(copy, e));
   }
 
   void build_micro_batches(const TokenLayout& layout) {
-    PackingOptions options;
-    options.dtype = inputs_.dtype;
+    PackingOptions packing;
+    packing.dtype = inputs_.dtype;
+    packing.device = inputs_.device;
     for (std::size_t m = 0; m < layout.micro_batches.size(); ++m) {
       const MicroBatchTokens& tokens = layout.micro_batches[m];
       MicroBatch micro_batch;
-      micro_batch.packed = pack_tokens(tokens.documents, tokens.positions, inputs_.config, options);
-      micro_batch.input.ids = at::tensor(tokens.ids, at::kLong);
-      micro_batch.input.labels = at::tensor(tokens.labels, at::kLong);
+      micro_batch.packed = pack_tokens(tokens.documents, tokens.positions, inputs_.config, packing);
+      micro_batch.input.ids = at::tensor(tokens.ids, at::kLong).to(inputs_.device);
+      micro_batch.input.labels = at::tensor(tokens.labels, at::kLong).to(inputs_.device);
       micro_batch.input.vocabulary_begin =
           plan_.tp_ranges(plan_.row("model.embed_tokens.weight"), plan_.at.tp)[0].begin;
-      micro_batch.weights = normaliser_.weights(tokens, static_cast<std::int64_t>(m), inputs_.dtype);
+      micro_batch.weights =
+          normaliser_.weights(tokens, static_cast<std::int64_t>(m), inputs_.dtype).to(inputs_.device);
       micro_batch.residual_sizes = tokens.residual_sizes;
       micro_batches_.push_back(std::move(micro_batch));
     }
@@ -141,8 +148,7 @@ class RankProgram {
   void run_micro_batches(bool emit, bool backward) {
     std::vector<at::Tensor> logits, logprobs;
     std::vector<std::pair<std::string, std::vector<at::Tensor>>> activations;
-    at::Tensor losses = at::zeros({static_cast<std::int64_t>(kLossPolicies.size())},
-                                  at::TensorOptions().dtype(inputs_.dtype));
+    at::Tensor losses = at::zeros({static_cast<std::int64_t>(kLossPolicies.size())}, options());
     for (const auto& micro_batch : micro_batches_) {
       const at::AutoGradMode mode(backward);
       BlockContext context{inputs_.config, primitives_, {}, &micro_batch.packed};
@@ -200,6 +206,9 @@ RankOutput run_rank(const RankInputs& inputs, Engine& engine, const Seams& seams
   if (!no.empty()) throw InputError(no);
   if (inputs.loss_form != "sharded" && inputs.loss_form != "replicated")
     throw InputError("loss form '" + inputs.loss_form + "' is unknown");
+  // Backward on the thread that asked for it: with a device, autograd would hand every rank's backward to one
+  // thread per device, where ranks that are threads would wait for each other's collectives for ever.
+  if (!inputs.device.is_cpu()) c10::AutogradState::get_tls_state().set_multithreading_enabled(false);
   RankOutput out;
   RankProgram(inputs, engine, seams, out).run();
   return out;

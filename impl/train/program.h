@@ -36,6 +36,7 @@ struct RankInputs {
   bool activations = false;
   bool ordered_reductions = false;  // gather and add in rank order on any engine (--reduce ordered)
   at::ScalarType dtype = at::kDouble;
+  at::Device device = at::kCPU;  // kCUDA: the current device of the rank's thread
   // Full weights by checkpoint name, shared read-only by all ranks; a rank keeps its shard only.
   const std::map<std::string, at::Tensor>* weights = nullptr;
 };
