@@ -119,7 +119,6 @@ TEST_CASE("a re-run line keeps quoting, replaces old filters and knows other ver
   result.case_line = "compare --golden g.h5 'it'\\''s.h5'";
   CHECK(rerun_line(result, "loss", "loss/sum") ==
         "./meshparity compare --golden g.h5 'it'\\''s.h5' --check loss --tensor loss/sum");
-  CHECK(split_words("a 'b c' \"d\"'e' \\'f '' ") == std::vector<std::string>{"a", "b c", "de", "'f", ""});
 }
 
 TEST_CASE("shares of a bound read as percent up to the bound and as factors beyond") {

@@ -10,10 +10,6 @@
 
 namespace meshparity::reports {
 
-// A case line split as a shell splits it (single and double quotes, backslash).
-std::vector<std::string> split_words(std::string_view line);
-// A word as a shell must be given it.
-std::string quoted(const std::string& word);
 // The value of --name in a case line, or empty.
 std::string option_of(const std::string& case_line, const std::string& name);
 // The case line without its --check and --tensor, then those two: what re-runs one verdict.

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "golden/store.h"
+#include "harness/types/command_line.h"
 #include "harness/types/error.h"
 #include "scenarios/load.h"
 
@@ -56,7 +57,7 @@ run::CaseOptions parse_case_line(const std::string& line) {
   CLI::App app;
   app.set_help_flag();
   add_case_arguments(app, options);
-  auto words = run::split_words(line);
+  auto words = split_words(line);
   std::vector<std::string> reversed(words.rbegin(), words.rend());
   try {
     app.parse(reversed);

@@ -8,9 +8,9 @@
 #include "golden/schema.h"
 #include "harness/cli/verb_compare_judge.h"
 #include "harness/cli/verb_report.h"
+#include "harness/types/command_line.h"
 #include "harness/types/error.h"
 #include "reports/report.h"
-#include "reports/words.h"
 #include "scenarios/load.h"
 
 namespace meshparity::cli {
@@ -25,7 +25,6 @@ struct CompareOptions {
 
 // The arguments that select what is compared, as a shell takes them: what re-runs the verdict.
 std::string line_of(const CompareOptions& o) {
-  using reports::quoted;
   std::string line = "compare";
   if (!o.golden.empty()) line += " --golden " + quoted(o.golden);
   if (!o.model.empty()) line += " --model " + quoted(o.model);

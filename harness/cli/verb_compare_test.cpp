@@ -6,8 +6,8 @@
 
 #include "golden/store.h"
 #include "harness/cli/command_fixture.h"
+#include "harness/types/command_line.h"
 #include "reports/report.h"
-#include "reports/words.h"
 
 namespace meshparity::cli::verb_compare_test {
 namespace {
@@ -137,7 +137,7 @@ TEST_CASE("the re-run line of a failing tensor judges that tensor again") {
       execute({MESHPARITY_JUDGE, "compare", "--golden", kGolden, folder.file("my dump.h5")});
   const auto at = first.out.find("  rerun   ./meshparity ");
   REQUIRE(at != std::string::npos);
-  auto words = reports::split_words(first.out.substr(at + 10, first.out.find('\n', at) - at - 10));
+  auto words = split_words(first.out.substr(at + 10, first.out.find('\n', at) - at - 10));
   words[0] = MESHPARITY_JUDGE;
   const Finished again = execute(words);
   CHECK(again.code == 1);

@@ -16,8 +16,8 @@
 #include "golden/checkpoint.h"
 #include "golden/schema.h"
 #include "golden/store.h"
+#include "harness/types/command_line.h"
 #include "harness/types/error.h"
-#include "reports/words.h"
 #include "scenarios/load.h"
 
 namespace meshparity::cli {
@@ -118,13 +118,13 @@ int export_golden(const ExportOptions& o) {
   }
   staging.move_to(target);
 
-  const std::string golden_path = reports::quoted(fs::absolute(o.golden).lexically_normal().string());
+  const std::string golden_path = quoted(fs::absolute(o.golden).lexically_normal().string());
   std::cout << "wrote config.json, model.safetensors, batch.safetensors, check.py and lift.py to "
             << target.string() << "\n"
-            << "next: cd " << reports::quoted(target.string())
+            << "next: cd " << quoted(target.string())
             << " && python check.py    (needs torch, transformers, h5py)\n"
             << "then: ./meshparity compare --golden " << golden_path << " "
-            << reports::quoted((target / "dump.h5").string()) << std::endl;
+            << quoted((target / "dump.h5").string()) << std::endl;
   return 0;
 }
 

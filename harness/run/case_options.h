@@ -39,8 +39,4 @@ Expansion expand(
     const CaseOptions& options,
     const std::function<ModelConfig(const std::string& model, const std::string& golden)>& config_of);
 
-// Splits a case line as a shell would: blanks separate, quotes group, '#' starts a comment. Throws InputError
-// on an open quote.
-std::vector<std::string> split_words(const std::string& line);
-
 }  // namespace meshparity::run

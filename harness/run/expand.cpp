@@ -230,34 +230,4 @@ Expansion expand(const CaseOptions& o,
   return out;
 }
 
-std::vector<std::string> split_words(const std::string& line) {
-  std::vector<std::string> words;
-  std::string word;
-  bool open = false;
-  char quote = 0;
-  for (std::size_t i = 0; i < line.size(); ++i) {
-    const char c = line[i];
-    if (quote) {
-      if (c == quote)
-        quote = 0;
-      else
-        word += c;
-    } else if (c == '\'' || c == '"') {
-      quote = c, open = true;
-    } else if (c == '\\' && i + 1 < line.size()) {
-      word += line[++i], open = true;
-    } else if (c == '#' && !open) {
-      break;
-    } else if (c == ' ' || c == '\t' || c == '\r') {
-      if (open) words.push_back(word);
-      word.clear(), open = false;
-    } else {
-      word += c, open = true;
-    }
-  }
-  if (quote) throw InputError("open quote in: " + line);
-  if (open) words.push_back(word);
-  return words;
-}
-
 }  // namespace meshparity::run

@@ -61,11 +61,4 @@ TEST_CASE("unknown words in options are errors that list what is known") {
   CHECK_THROWS_AS(expand(o, config_of), InputError);
 }
 
-TEST_CASE("a case line splits as a shell would") {
-  CHECK(split_words("--mesh 'world<=8' --tensor \"a b\"  # why") ==
-        std::vector<std::string>{"--mesh", "world<=8", "--tensor", "a b"});
-  CHECK(split_words("   # only a comment").empty());
-  CHECK_THROWS_AS(split_words("--mesh 'tp2"), InputError);
-}
-
 }  // namespace meshparity::run

@@ -1,18 +1,8 @@
 #include "harness/types/case.h"
 
+#include "harness/types/command_line.h"
+
 namespace meshparity {
-namespace {
-
-// A word that a shell splits or expands is quoted, so that the printed line can be pasted.
-std::string quoted(const std::string& word) {
-  if (word.find_first_of(" \t*?[]{}()'\"$&;<>|\\") == std::string::npos) return word;
-  std::string out = "'";
-  for (char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
-}
-
-}  // namespace
-
 std::string CaseSpec::line() const {
   const CaseSpec plain;
   std::string out;
