@@ -30,6 +30,12 @@ def name_hash(name):
     return value
 
 
+def unit_of(bits):
+    """Numbers in (0, 1) of the upper 53 bits: the middle of their interval, the last of which rounds to 1."""
+    middle = ((np.asarray(bits, np.uint64) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return np.minimum(middle, 1 - 2.0**-53)
+
+
 class Generator:
     """Counter-based numbers; every method takes an array of indices."""
 
@@ -41,7 +47,7 @@ class Generator:
         return mix64(np.uint64(self._key) + counter)
 
     def uniform(self, index):
-        return ((self.bits(index) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        return unit_of(self.bits(index))
 
     def below(self, index, n):
         return (self.bits(index) % np.uint64(n)).astype(np.int64)

@@ -141,6 +141,7 @@ class Draws(unittest.TestCase):
         self.assertEqual([int(x) for x in generator.bits([0, 1000000])], [0x1BCA911C6D726F4B, 0x6CDBAD87F0F05EFF])
         uniform = [float(x).hex() for x in generator.uniform([0, 5])]
         self.assertEqual(uniform, ["0x1.bca911c6d726cp-4", "0x1.6767352af33f8p-5"])
+        self.assertEqual(draws.unit_of([0, 2**64 - 1]).tolist(), [2.0**-54, 1 - 2.0**-53])  # never 0, never 1
         self.assertEqual(generator.below([0, 9], 61).tolist(), [10, 4])
         for got, want in zip(generator.normal([0, 5]), ["-0x1.cece980032354p-1", "0x1.5176d30c055c6p+0"]):
             self.assertAlmostEqual(got, float.fromhex(want), delta=4e-16 * abs(got))

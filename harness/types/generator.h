@@ -31,8 +31,12 @@ class Generator {
     return mix64(key_ + (index + 1) * 0x9E3779B97F4A7C15ull);
   }
   // In (0, 1), never 0 or 1.
-  constexpr double uniform(std::uint64_t index) const {
-    return (static_cast<double>(bits(index) >> 11) + 0.5) * 0x1p-53;
+  constexpr double uniform(std::uint64_t index) const { return unit_of(bits(index)); }
+  // The middle of the 2^-53 wide interval that the upper 53 bits name; the last one's middle rounds to 1, so
+  // it gives the largest number below.
+  static constexpr double unit_of(std::uint64_t bits) {
+    const double u = (static_cast<double>(bits >> 11) + 0.5) * 0x1p-53;
+    return u < 1 ? u : 1 - 0x1p-53;
   }
   // Integer in [0, n).
   constexpr std::int64_t below(std::uint64_t index, std::int64_t n) const {

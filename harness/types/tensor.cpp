@@ -64,27 +64,39 @@ std::string shape_text(const Shape& shape) {
   return text + "]";
 }
 
+namespace {
+
+// Files put tensors at any offset, so an element may lie across what its type must be aligned to.
+template <class T>
+T element(const std::byte* data, std::int64_t i) {
+  T value;
+  std::memcpy(&value, data + i * static_cast<std::int64_t>(sizeof value), sizeof value);
+  return value;
+}
+
+}  // namespace
+
 double TensorView::at(std::int64_t i) const {
   switch (dtype) {
     case DType::float64:
-      return as<double>()[i];
+      return element<double>(data, i);
     case DType::float32:
-      return as<float>()[i];
+      return element<float>(data, i);
     case DType::float16:
-      return half_to_double(as<std::uint16_t>()[i]);
+      return half_to_double(element<std::uint16_t>(data, i));
     case DType::bfloat16: {
-      const std::uint32_t bits = static_cast<std::uint32_t>(as<std::uint16_t>()[i]) << 16;
+      const std::uint32_t bits = static_cast<std::uint32_t>(element<std::uint16_t>(data, i)) << 16;
       float f;
       std::memcpy(&f, &bits, 4);
       return f;
     }
     case DType::int64:
-      return static_cast<double>(as<std::int64_t>()[i]);
+      return static_cast<double>(element<std::int64_t>(data, i));
     case DType::int32:
-      return as<std::int32_t>()[i];
+      return element<std::int32_t>(data, i);
     case DType::uint8:
     case DType::boolean:
-      return as<std::uint8_t>()[i];
+      return element<std::uint8_t>(data, i);
   }
   return 0;
 }

@@ -10,8 +10,9 @@ namespace meshparity::tolerance {
 // One row "check/dtype" of tolerance.toml.
 struct Row {
   double relative = 0;  // times the tensor's norm, or times the floor's scale where that is larger
-  double condition =
-      0;  // where > 0: relative = condition * unit roundoff * sqrt(reduction lengths on the longest path)
+  // Where > 0, instead of `relative`: relative = condition * unit roundoff * rounding_growth, the square root
+  // of the longest single reduction times the depth over five layers (at least 1).
+  double condition = 0;
   double floor =
       0;  // least scale: times grad_norm (grads), nats (logprobs, loss), times the largest element (others)
   double cap = 1e-9;  // no element's bound may exceed cap * largest element (grads: or cap * floor *
