@@ -208,6 +208,8 @@ std::string after(const std::string& path, const std::string& prefix) {
 
 void verify_hashes(const RawContent& content, Kind kind) {
   const Store& store = content.store;
+  if (kind == Kind::golden && content.stored.empty() && !store.attributes.count("content_sha256"))
+    throw InputError(store.file + ": is no golden but a dump or another HDF5 file: it holds no hashes");
   for (const auto& [path, computed] : content.computed) {
     const auto stored = content.stored.find(path);
     if (stored == content.stored.end()) {

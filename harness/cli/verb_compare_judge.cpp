@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <sstream>
 
 #include "golden/guard.h"
 #include "golden/schema.h"
@@ -69,8 +70,26 @@ class Order {
     return {static_cast<int>(check - kCompareChecks.begin()), name.step, index, key};
   }
   bool is_parameter(const std::string& name) const { return index_.empty() || index_.count(name); }
+  // What may be meant by a name that is no parameter: wrappers and multimodal classes put words into names.
+  // Empty: nothing.
+  std::string parameter_meant_by(const std::string& name) const {
+    const std::string bare = without_wrappers(name);
+    for (const std::string& tried : {bare, "model." + bare})
+      if (index_.count(tried)) return tried;
+    return "";
+  }
 
  private:
+  static std::string without_wrappers(const std::string& name) {
+    static const std::set<std::string> kWrappers = {"module", "_orig_mod", "_fsdp_wrapped_module",
+                                                    "_checkpoint_wrapped_module", "language_model"};
+    std::string bare;
+    std::stringstream words(name);
+    for (std::string word; std::getline(words, word, '.');)
+      if (!kWrappers.count(word)) bare += (bare.empty() ? "" : ".") + word;
+    return bare;
+  }
+
   std::map<std::string, int> index_;
 };
 
@@ -86,12 +105,20 @@ class DumpJudge {
       : got_(got), want_(want), rules_(rules), order_(rules) {
     if (rules.config) context_.config = *rules.config;
     context_.train = rules.train;
+    context_.documents_alone = false;  // nobody knows how a dump was computed
     context_.tokens = tokens();
     for (const auto* store : {&want, &got})
       if (const auto ids = store->tensors.find("inputs/token_ids");
           ids != store->tensors.end() && ids->second.dtype == DType::int64 && context_.token_ids.empty())
         context_.token_ids = ids->second.to_int64();
     context_.grad_norm = grad_norm();
+    for (const auto& [path, tensor] : got.tensors) {
+      const auto name = known_name(golden::after(path, kExpected));
+      if (!name || (name->check != "grads" && name->check != "weights")) continue;
+      const std::string said = parameter_of(*name), meant = order_.parameter_meant_by(said);
+      if (!order_.is_parameter(said) && !meant.empty())
+        renamed_.emplace(path.substr(0, path.size() - said.size()) + meant, path);
+    }
   }
 
   std::vector<CheckResult> run() {
@@ -165,9 +192,8 @@ class DumpJudge {
     if (!got) {
       const bool need = required(name);
       if (need || name.check == "loss")
-        results.push_back(verdict(
-            name, need ? State::invalid : State::skip,
-            need ? "missing: the dump does not hold " + std::string(kExpected) + key : "not in the dump"));
+        results.push_back(verdict(name, need ? State::invalid : State::skip,
+                                  need ? "missing: " + what_lacks(kExpected + key) : "not in the dump"));
       return;
     }
     const HostTensor& want = *expected(want_, key);
@@ -190,6 +216,12 @@ class DumpJudge {
     if (!metrics.comparable) return compare::judge(name.check, name.tensor, metrics, {}, got, want);
     if (context.config.num_hidden_layers == 0 && context.dtype != DType::float64)
       throw InputError("two dumps below float64 without a config: say which model with --model");
+    const std::string row = (key.rfind("denominators/", 0) == 0 ? "denominators" : name.check) + "/";
+    if (!rules_.policy.rows.count(row + std::string(dtype_name(context.dtype))))
+      throw InputError(got_.file, kExpected + key,
+                       "is judged as " + std::string(dtype_name(context.dtype)) +
+                           ", for which there is no bound; float64 and float32 have one "
+                           "(docs/tolerance.md#what-has-no-row)");
     const HostTensor* grad = name.step ? expected(want_, "grads/" + parameter_of(name)) : nullptr;
     const TensorView grad_view = grad ? grad->view() : TensorView{};
     CheckResult r = judge_tensor(rules_.policy, context, key, got, want,
@@ -237,7 +269,8 @@ class DumpJudge {
       if (!name)
         add({"inputs", path, 0}, State::invalid, "extra: not in the schema");
       else if (parameter && !order_.is_parameter(parameter_of(*name)))
-        add(*name, State::invalid, "extra: the model has no parameter of this name");
+        add(*name, State::invalid,
+            "extra: the model has no parameter of this name" + meant_by(parameter_of(*name)));
       else
         add(*name, State::skip, "not judged: the " + rules_.want_name + " does not hold it");
     }
@@ -246,10 +279,24 @@ class DumpJudge {
         add({"inputs", path, 0}, State::invalid, "extra: not in the schema");
   }
 
+  std::string what_lacks(const std::string& path) const {
+    const auto renamed = renamed_.find(path);
+    if (renamed == renamed_.end()) return "the dump does not hold " + path;
+    return "the dump calls it " + renamed->second + "; write it under its checkpoint name, " + path;
+  }
+  std::string meant_by(const std::string& name) const {
+    if (rules_.config && rules_.config->tie_word_embeddings && name.ends_with("lm_head.weight"))
+      return "; config.json ties it to model.embed_tokens.weight, which holds the sum of both gradients";
+    const std::string meant = order_.parameter_meant_by(name);
+    return meant.empty() ? "" : "; checkpoints call it " + meant;
+  }
+
   const golden::Store& got_;
   const golden::Store& want_;
   const CompareRules& rules_;
   Order order_;
+  std::map<std::string, std::string>
+      renamed_;  // path that is looked for -> path under which a dump seems to hold it
   tolerance::Context context_;
 };
 

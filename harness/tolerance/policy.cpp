@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 
 #include "harness/types/error.h"
 
@@ -28,7 +29,11 @@ Size size_of(const TensorView& t) {
   };
   const std::int64_t n = t.numel();
   if (t.dtype == DType::float64)
-    for (std::int64_t i = 0; i < n; ++i) add(t.as<double>()[i]);
+    for (std::int64_t i = 0; i < n; ++i) {
+      double x;  // copied: a mapped file's data need not be aligned
+      std::memcpy(&x, t.data + i * static_cast<std::int64_t>(sizeof x), sizeof x);
+      add(x);
+    }
   else
     for (std::int64_t i = 0; i < n; ++i) add(t.at(i));
   size.norm = std::sqrt(squares);
@@ -57,6 +62,11 @@ double relative_of(const Row& row, const Context& context) {
   return row.condition * unit_roundoff(context.dtype) * rounding_growth(context.config, context.tokens);
 }
 
+bool of_last_layer(const Context& context) {
+  const std::string last = "model.layers." + std::to_string(context.config.num_hidden_layers - 1) + ".";
+  return context.tensor.rfind(last, 0) == 0;
+}
+
 // Slices of dimension 0 that nothing reaches: experts without a token, embedding rows of ids the batch never
 // uses (with tied embeddings the head reaches those as well, and their want is not zero). A used id without
 // loss is reached: its zero is a cancellation, judged by the bound.
@@ -65,6 +75,9 @@ std::vector<std::int64_t> idle_slices(const Context& context, const TensorView& 
   const bool embedding = context.tensor.ends_with("embed_tokens.weight") && !context.token_ids.empty();
   std::vector<std::int64_t> idle;
   if ((!experts && !embedding) || want.shape.empty() || want.shape[0] == 0) return idle;
+  // Below the last layer a zero may also be an expert that only tokens without loss reach, and what those get
+  // passes mixers that may add up over documents and cancel.
+  if (experts && !context.documents_alone && !of_last_layer(context)) return idle;
   std::vector<bool> used(static_cast<std::size_t>(want.shape[0]), false);
   if (embedding)
     for (const std::int64_t id : context.token_ids)

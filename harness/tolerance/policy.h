@@ -25,6 +25,9 @@ struct Context {
   int step = 0;                  // optimizer step a weight is judged after
   DType dtype = DType::float64;  // the narrower of the two sides: it chooses the row
   std::string tensor;  // checkpoint name (grads, weights): some families have slices nothing reaches
+  // The side that is judged computes every document alone, so a token on which no loss depends has gradients
+  // of exactly zero at every layer. False for code of unknown origin (docs/decisions/0003-idle-experts.md).
+  bool documents_alone = true;
 };
 
 // The two numbers of compare::Bound without depending on it: cli turns one into the other, field by field.

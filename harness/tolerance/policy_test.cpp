@@ -86,6 +86,14 @@ TEST_CASE("slices nothing reaches are exact for experts and embedding rows only"
   };
   CHECK(exact("grads", "model.layers.3.mlp.experts.gate_up_proj") == Slices{0, 2, 3});
   CHECK(exact("grads", "model.layers.3.mlp.experts.down_proj") == Slices{0, 2, 3});
+  // Of unknown code only the last layer proves that no token reached an expert.
+  c.documents_alone = false, c.config.num_hidden_layers = 4;
+  CHECK(exact("grads", "model.layers.3.mlp.experts.down_proj") == Slices{0, 2, 3});
+  CHECK(exact("grads", "model.layers.2.mlp.experts.down_proj").empty());
+  CHECK(exact("grads", "model.layers.30.mlp.experts.down_proj").empty());
+  CHECK(exact("grads", "model.embed_tokens.weight") == Slices{0, 3});
+  c.documents_alone = true;
+  CHECK(exact("grads", "model.layers.2.mlp.experts.down_proj") == Slices{0, 2, 3});
   // Id 2 is used and gets no gradient: it is reached, its zero is a cancellation.
   CHECK(exact("grads", "model.embed_tokens.weight") == Slices{0, 3});
   CHECK(exact("grads", "model.layers.3.self_attn.q_norm.weight").empty());
