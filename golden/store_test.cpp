@@ -80,7 +80,7 @@ TEST_CASE("packaged goldens read, and their batches are what their names say") {
   CHECK(batch_of(rows).micro_batches() == 3);
 }
 
-TEST_CASE("batch and training come out of the store; one micro-batch is the default") {
+TEST_CASE("batch and training come out of the store, and one micro-batch is the default") {
   Store store = small_golden();
   store.file = "x/model.odd-name.h5";
   CHECK(batch_of(store).name == "odd-name");
