@@ -69,4 +69,15 @@ inline Finished execute(std::vector<std::string> argv) {
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), slurp(out), slurp(err)};
 }
 
+// The same where no file can grow, as on a full disk: only pipes take what is written. What it says on stderr
+// is in `err`.
+inline Finished execute_on_full_disk(const std::vector<std::string>& argv) {
+  std::string words;
+  for (const auto& word : argv) words += " '" + word + "'";
+  Finished done =
+      execute({"/bin/bash", "-c", "set -o pipefail; (ulimit -f 0; exec" + words + " 2>&1 >/dev/null) | cat"});
+  std::swap(done.out, done.err);
+  return done;
+}
+
 }  // namespace meshparity::cli

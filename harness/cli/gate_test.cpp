@@ -129,6 +129,53 @@ TEST_CASE("a config with a wrong field and a damaged golden are refused by name"
       "cut.h5");
 }
 
+TEST_CASE("on a full disk the gate still judges, and every file it was asked for is one line and exit 2") {
+  const ScratchFolder folder;
+  const std::vector<std::string> gate = {MESHPARITY_EXECUTABLE,
+                                         "gate",
+                                         "--model",
+                                         "tiny-dense",
+                                         "--batch",
+                                         "single",
+                                         "--mesh",
+                                         "dp1",
+                                         "--check",
+                                         "logits"};
+  const Finished verdict =
+      execute_on_full_disk(gate);  // the golden lacks gradients: the reference is computed
+  INFO(verdict.err);
+  CHECK(verdict.code == 0);
+  for (const char* option : {"--json", "--junit", "--markdown", "--history", "--dump"}) {
+    auto argv = gate;
+    if (option == std::string("--dump")) argv[1] = "run";
+    const std::string file = folder.write("report", "before\n");
+    argv.insert(argv.end(), {option, file});
+    const Finished full = execute_on_full_disk(argv);
+    INFO(option << ": " << full.err);
+    CHECK(full.code == 2);
+    CHECK(std::count(full.err.begin(), full.err.end(), '\n') == 1);
+    CHECK(full.err.find(file + ": cannot be written") != std::string::npos);
+    CHECK(slurp(file) == "before\n");
+    std::filesystem::remove(file);
+    CHECK(execute_on_full_disk(argv).code == 2);
+    CHECK(std::filesystem::is_empty(folder.file("")));
+  }
+}
+
+TEST_CASE("a run that fails before its end leaves no report, and a history grows by whole lines") {
+  const ScratchFolder folder;
+  const std::string json = folder.file("run.json"), history = folder.write("history", "an older line\n");
+  CHECK(meshparity({"gate", "--golden", folder.file("none.h5"), "--mesh", "dp1", "--json", json}).code == 2);
+  CHECK(!std::filesystem::exists(json));
+  for (int i = 0; i < 2; ++i)
+    CHECK(meshparity({"gate", "--model", "tiny-dense", "--batch", "rows", "--mesh", "dp1", "--check",
+                      "logits", "--history", history})
+              .code == 0);
+  const std::string text = slurp(history);
+  CHECK(text.rfind("an older line\n", 0) == 0);
+  CHECK(std::count(text.begin(), text.end(), '\n') == 3);
+}
+
 TEST_CASE("every expanded case line gives the same case when it is read again") {
   for (const char* text : {"--model tiny-dense,tiny-moe --batch single,rows --mesh world<=6 --sp all",
                            "--mesh tp2 --loss all-but-not",

@@ -1,6 +1,7 @@
 // meshparity-judge: the verbs that compute no model (compare, golden, export, report). It links no LibTorch,
 // so whoever only judges dumps needs no 1.3 GB wheel; meshparity hands these verbs to it. To add a verb:
 // verb_<name>.{h,cpp}, one line in main.
+#include <csignal>
 #include <iostream>
 #include <string>
 
@@ -44,6 +45,9 @@ int complain(const std::exception& error, int code) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // A file size limit that is reached must be an error with a name, as a full disk is, not the end of the
+  // process.
+  std::signal(SIGXFSZ, SIG_IGN);
   using namespace meshparity;
   CLI::App app("Judges dumps and goldens of Qwen3.5 runs; needs no LibTorch.", "meshparity");
   app.set_version_flag("--version", std::string("meshparity ") + cli::kVersion);

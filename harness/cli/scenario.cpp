@@ -7,6 +7,7 @@
 #include <deque>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include "golden/checkpoint.h"
 #include "harness/cli/bounds.h"
@@ -97,6 +98,33 @@ void prove_reference(const Scenario& scenario, const CaseSpec& spec,
   }
 }
 
+// Held by one worker while it computes what the others wait for; released whatever happens meanwhile.
+class FileLock {
+ public:
+  explicit FileLock(const std::string& path) : fd_(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600)) {
+    if (fd_ >= 0) ::flock(fd_, LOCK_EX);
+  }
+  ~FileLock() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+
+ private:
+  int fd_;
+};
+
+void share(const fs::path& file, const std::map<std::string, HostTensor>& results) {
+  golden::Store store;
+  for (const auto& [path, tensor] : results)
+    if (path.rfind("activations/", 0) != 0) store.tensors.emplace("expected/" + path, tensor);
+  try {
+    golden::write(file.string(), store);
+  } catch (const InputError&) {
+    // A full temporary folder costs the sharing: the other workers compute for themselves.
+  }
+}
+
 // The reference's results of a scenario, computed once per run: workers share them through
 // MESHPARITY_REFERENCE_CACHE (a folder made by the parent), one computing while the others wait.
 std::shared_ptr<const std::map<std::string, HostTensor>> reference_results(const Scenario& scenario,
@@ -115,26 +143,17 @@ std::shared_ptr<const std::map<std::string, HostTensor>> reference_results(const
 
   const char* folder = std::getenv("MESHPARITY_REFERENCE_CACHE");
   auto results = std::make_shared<std::map<std::string, HostTensor>>();
-  int lock = -1;
+  std::optional<FileLock> lock;
   const fs::path file = folder ? fs::path(folder) / (case_hash(key) + ".h5") : fs::path();
-  if (folder) {
-    lock = ::open((file.string() + ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-    if (lock >= 0) ::flock(lock, LOCK_EX);
-  }
+  if (folder) lock.emplace(file.string() + ".lock");
   if (folder && fs::exists(file)) {
     for (auto& [path, tensor] : golden::read(file.string(), golden::Kind::dump).tensors)
       results->emplace(path.substr(std::string("expected/").size()), std::move(tensor));
   } else {
     *results = run_reference(scenario, spec, steps);
     prove_reference(scenario, spec, *results);
-    if (folder) {
-      golden::Store store;
-      for (const auto& [path, tensor] : *results)
-        if (path.rfind("activations/", 0) != 0) store.tensors.emplace("expected/" + path, tensor);
-      if (key_spec.checks.empty()) golden::write(file.string(), store);
-    }
+    if (folder && key_spec.checks.empty()) share(file, *results);
   }
-  if (lock >= 0) ::close(lock);
   return kept[key] = results;
 }
 

@@ -12,6 +12,7 @@
 
 #include "harness/cli/case_arguments.h"
 #include "harness/cli/sweep.h"
+#include "harness/cli/verb_report.h"
 #include "harness/cli/verbs.h"
 #include "harness/types/error.h"
 #include "reports/report.h"
@@ -22,17 +23,11 @@ namespace {
 
 struct GateOptions {
   run::CaseOptions cases;
-  std::string case_file, json, junit, markdown, baseline, history, resume;
+  std::string case_file, baseline, history, resume;
+  ReportFiles files;
   SweepOptions sweep;
   bool json_detail = false, quiet = false, list = false;
 };
-
-// Writes what is asked for at once, so that a path that cannot be written fails before the run, not after it.
-void require_writable(const std::string& path) {
-  if (path.empty()) return;
-  std::ofstream probe(path, std::ios::app);
-  if (!probe) throw InputError(path + ": cannot be written");
-}
 
 // One line per case on the way, and on a terminal a last line with the count and the time left.
 class Progress {
@@ -127,7 +122,8 @@ int gate(const GateOptions& o, bool have_case_options, const std::string& comman
     return 0;
   }
   if (!o.cases.fault.empty()) faults::find(o.cases.fault);  // refuse an unknown id before anything runs
-  for (const auto* path : {&o.json, &o.junit, &o.markdown, &o.history}) require_writable(*path);
+  o.files.require_writable();
+  require_writable(o.history);
   const auto known = known_failures(o.baseline);
   const auto start = std::chrono::steady_clock::now();
 
@@ -170,15 +166,11 @@ int gate(const GateOptions& o, bool have_case_options, const std::string& comman
   }
   run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::cout << reports::summary_text(run) << std::endl;
-  if (!o.json.empty()) reports::write_file(o.json, reports::to_json(run, o.json_detail));
-  if (!o.junit.empty()) reports::write_file(o.junit, reports::to_junit(run));
-  if (!o.markdown.empty()) reports::write_file(o.markdown, reports::to_markdown(run));
+  o.files.write(run, o.json_detail);
   if (!o.history.empty()) {
-    std::ofstream history(o.history, std::ios::app);
-    reports::Run summary = run;
-    summary.cases.clear();
-    history << run.seconds << "\t" << run.listed << "\t" << exit_code(run.cases) << "\t" << command << "\n";
-    if (!history.flush()) throw InputError(o.history + ": cannot be written");
+    std::ostringstream line;
+    line << run.seconds << "\t" << run.listed << "\t" << exit_code(run.cases) << "\t" << command;
+    append_line(o.history, line.str());
   }
   return exit_code(run.cases);
 }
@@ -204,11 +196,9 @@ void add_gate(CLI::App& app, Chosen& chosen) {
   verb->add_option("--baseline", options->baseline, "result of an earlier --json: its failures are WAIVED")
       ->group("Running");
   verb->add_option("--history", options->history, "append one line per run to this file")->group("Reports");
-  verb->add_option("--json", options->json, "write the verdicts")->group("Reports");
+  options->files.add_to(*verb);
   verb->add_flag("--json-detail", options->json_detail, "every tensor of every case, however many")
       ->group("Reports");
-  verb->add_option("--junit", options->junit, "write JUnit XML")->group("Reports");
-  verb->add_option("--markdown", options->markdown, "write a Markdown summary")->group("Reports");
   verb->add_flag("--quiet", options->quiet, "only failures and the summary")->group("Reports");
   verb->add_flag("--list", options->list, "print the cases, run nothing")->group("Running");
   verb->callback([verb, options, &chosen] {

@@ -163,12 +163,34 @@ TEST_CASE("export never touches a folder that is not empty unless told, and leav
   check_refused(judge({"export", "--golden", kGolden, "--to", mine}), "is no folder");
   check_refused(judge({"export", "--golden", folder.file("none.h5"), "--to", folder.file("new")}), "none.h5");
   check_refused(judge({"export", "--golden", kGolden, "--to", mine + "/below"}), "below");
-  // A full disk: files may not pass 64 KiB.
-  const Finished full = execute({"/bin/bash", "-c",
-                                 "ulimit -f 64 && exec '" MESHPARITY_JUDGE "' export --golden '" + kGolden +
-                                     "' --to '" + folder.file("new") + "'"});
-  check_refused(full, "cannot be written");
+  check_refused(
+      execute_on_full_disk({MESHPARITY_JUDGE, "export", "--golden", kGolden, "--to", folder.file("new")}),
+      "cannot be written");
   CHECK(entries(all) == 6);
+}
+
+TEST_CASE("on a full disk every report is one line and exit 2, and what stood there stays") {
+  const ScratchFolder folder;
+  const std::string result = folder.file("r.json");
+  REQUIRE(judge({"compare", "--golden", kGolden, kGolden, "--json", result}).code == 0);
+  for (const char* option : {"--json", "--junit", "--markdown"})
+    for (const bool before : {false, true}) {
+      INFO(option);
+      const std::string file = folder.file("report");
+      if (before) folder.write("report", "before");
+      for (const auto& arguments : {std::vector<std::string>{"compare", "--golden", kGolden, kGolden},
+                                    std::vector<std::string>{"report", result}}) {
+        std::vector<std::string> argv = {MESHPARITY_JUDGE};
+        argv.insert(argv.end(), arguments.begin(), arguments.end());
+        argv.insert(argv.end(), {option, file});
+        check_refused(execute_on_full_disk(argv), file + ": cannot be written");
+        CHECK(slurp(file) == (before ? "before" : ""));
+        CHECK(entries(folder.file("")) == (before ? 2 : 1));
+      }
+      fs::remove(file);
+    }
+  // A verdict needs no disk.
+  CHECK(execute_on_full_disk({MESHPARITY_JUDGE, "compare", "--golden", kGolden, kGolden}).code == 0);
 }
 
 TEST_CASE("report renders an earlier result to every format") {

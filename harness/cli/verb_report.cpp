@@ -43,18 +43,28 @@ void ReportFiles::add_to(CLI::App& verb) {
   verb.add_option("--markdown", markdown, "write a Markdown summary")->group("Reports");
 }
 
-void ReportFiles::require_writable() const {
+void require_writable(const std::string& path) {
   namespace fs = std::filesystem;
-  for (const auto* path : {&json, &junit, &markdown}) {
-    if (path->empty()) continue;
-    std::error_code error;
-    const fs::path folder = fs::path(*path).has_parent_path() ? fs::path(*path).parent_path() : fs::path(".");
-    if (fs::is_directory(*path, error)) throw InputError(*path + ": cannot be written: is a directory");
-    if (!fs::is_directory(folder, error))
-      throw InputError(*path + ": cannot be written: no folder " + folder.string());
-    if (::access(folder.c_str(), W_OK) != 0 && ::access(path->c_str(), W_OK) != 0)
-      throw InputError(*path + ": cannot be written: no permission");
-  }
+  if (path.empty()) return;
+  std::error_code error;
+  const fs::path folder = fs::path(path).has_parent_path() ? fs::path(path).parent_path() : fs::path(".");
+  if (fs::is_directory(path, error)) throw InputError(path + ": cannot be written: is a directory");
+  if (!fs::is_directory(folder, error))
+    throw InputError(path + ": cannot be written: no folder " + folder.string());
+  // A file appears by a rename in its folder; a pipe or a device is written to as it is.
+  const bool replaced = !fs::exists(path, error) || fs::is_regular_file(path, error);
+  if (::access(replaced ? folder.c_str() : path.c_str(), W_OK) != 0)
+    throw InputError(path + ": cannot be written: no permission");
+}
+
+void append_line(const std::string& path, const std::string& line) {
+  std::error_code error;
+  const std::string before = std::filesystem::exists(path, error) ? read_whole(path) : "";
+  reports::write_file(path, before + line + "\n");
+}
+
+void ReportFiles::require_writable() const {
+  for (const auto* path : {&json, &junit, &markdown}) cli::require_writable(*path);
 }
 
 void ReportFiles::write(const reports::Run& run, bool every_tensor) const {

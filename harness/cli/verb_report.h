@@ -8,6 +8,13 @@
 
 namespace meshparity::cli {
 
+// Throws InputError where a file could not be written at `path`. Makes nothing: a run that fails later must
+// not leave an empty report. An empty path is no file and fine.
+void require_writable(const std::string& path);
+
+// Adds a line to a file that grows by one line per run: the new content replaces the old as a whole.
+void append_line(const std::string& path, const std::string& line);
+
 // --json, --junit and --markdown of a verb.
 struct ReportFiles {
   std::string json, junit, markdown;

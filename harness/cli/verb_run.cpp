@@ -5,6 +5,7 @@
 #include "harness/cli/case_arguments.h"
 #include "harness/cli/rank_process.h"
 #include "harness/cli/run_case.h"
+#include "harness/cli/verb_report.h"
 #include "harness/cli/verbs.h"
 #include "harness/cli/worker.h"
 #include "harness/types/error.h"
@@ -24,6 +25,8 @@ int run_one(const RunOptions& o) {
   if (expansion.cases.size() != 1)
     throw InputError("run takes one case, this describes " + std::to_string(expansion.cases.size()) +
                      "; meshparity gate runs many");
+  require_writable(o.dump);
+  require_writable(o.json);
   const CaseResult result = run_case(expansion.cases.front(), o.dump);
   for (const auto& check : result.checks)
     if (check.state == State::pass)
