@@ -233,6 +233,28 @@ TEST_CASE("names of wrappers and of the multimodal class are told apart from gra
   CHECK(reason("decoder.3.k.weight") == "missing: the dump does not hold " + grads(kGrad));
 }
 
+TEST_CASE("the gradient of a tied head is told where it belongs") {
+  golden::Store want = trainer_dump(kGolden), got = want;
+  std::string config = golden_store(kGolden).strings.at("config");
+  const std::string untied = "\"tie_word_embeddings\": false";
+  const auto at = config.find(untied);
+  REQUIRE(at != std::string::npos);
+  want.strings["config"] = config.replace(at, untied.size(), "\"tie_word_embeddings\": true");
+  want.tensors.erase(grads("lm_head.weight"));
+  const ScratchFolder folder;
+  golden::write(folder.file("got.h5"), got);
+  golden::write(folder.file("want.h5"), want);
+  const Finished done = execute({MESHPARITY_JUDGE, "compare", folder.file("got.h5"), folder.file("want.h5")});
+  INFO(done.out << done.err);
+  CHECK(done.code == 1);
+  CHECK(done.out.find(
+            "tensor=lm_head.weight  extra: the model has no parameter of this name; config.json ties it "
+            "to model.embed_tokens.weight") != std::string::npos);
+  got.tensors.erase(grads("lm_head.weight"));
+  golden::write(folder.file("got.h5"), got);
+  CHECK(execute({MESHPARITY_JUDGE, "compare", folder.file("got.h5"), folder.file("want.h5")}).code == 0);
+}
+
 TEST_CASE("inputs of another problem are named before anything else") {
   const auto first_bad = [](const Judged& judged) {
     for (const auto& check : judged.run.cases[0].checks)
@@ -414,7 +436,8 @@ TEST_CASE("files that are none and options that are none are one line and exit 2
       {{"compare", "--golden", kGolden, cut}, "cut.h5"},
       {{"compare", "--golden", cut, dump}, "cut.h5"},
       {{"compare", "--golden", dump, dump}, "dump.h5"},  // a dump is no golden: it lacks hashes or weights
-      {{"compare", "--golden", dump, kGolden}, "dump.h5: config: is missing; a golden must have it"},  // swapped
+      {{"compare", "--golden", dump, kGolden},
+       "dump.h5: config: is missing; a golden must have it"},  // swapped
       {{"compare", "--golden", kGolden, folder.file("")}, "is not a file"},
       {{"compare", "--golden", kGolden, folder.file("none.h5")}, "none.h5"},
       {{"compare", "--golden", kGolden, folder.file("half.h5")}, "expected/logits: is judged as float16"},
