@@ -202,6 +202,12 @@ class DumpJudge {
 
   CheckResult judge_present(const std::string& key, const KeyName& name, const TensorView& got,
                             const TensorView& want) {
+    // A count of tokens is an integer to whoever counts them.
+    if (key.rfind("denominators/", 0) == 0 && (got.dtype == DType::int64 || got.dtype == DType::int32)) {
+      HostTensor counts = HostTensor::zeros(DType::float64, got.shape);
+      for (std::int64_t i = 0, n = got.numel(); i < n; ++i) counts.as<double>()[i] = got.at(i);
+      return judge_present(key, name, counts.view(), want);
+    }
     tolerance::Context context = context_;
     context.dtype = narrowest(got.dtype, want.dtype);
     context.tensor = parameter_of(name);

@@ -310,6 +310,13 @@ TEST_CASE("a loss divided by the world and a mean of means are found in the loss
   CHECK(halved.finished.code == 1);
   CHECK(halved.state_of("loss/token_mean") == State::fail);
   dump = trainer_dump(kGolden);
+  HostTensor& denominator = dump.tensors.at("expected/denominators/token_mean");
+  const auto count_of_labels = static_cast<std::int64_t>(denominator.as<double>()[0]);
+  denominator = HostTensor::from_int64({}, {count_of_labels});
+  CHECK(judge(dump).finished.code == 0);
+  denominator = HostTensor::from_int64({}, {count_of_labels + 1});
+  CHECK(judge(dump).state_of("denominators/token_mean") == State::fail);
+  dump = trainer_dump(kGolden);
   dump.tensors.at("expected/denominators/token_mean").as<double>()[0] += 1;
   const Judged count = judge(dump);
   CHECK(count.finished.code == 1);
