@@ -33,6 +33,18 @@ golden::Store trainer_dump(const std::string& file) {
   return dump;
 }
 
+// The same, computed in float32.
+golden::Store in_float32(golden::Store dump) {
+  for (auto& [path, tensor] : dump.tensors) {
+    if (tensor.dtype != DType::float64) continue;
+    HostTensor narrow = HostTensor::zeros(DType::float32, tensor.shape);
+    for (std::int64_t i = 0; i < tensor.numel(); ++i)
+      narrow.as<float>()[i] = static_cast<float>(tensor.as<double>()[i]);
+    tensor = narrow;
+  }
+  return dump;
+}
+
 // Judges a dump and keeps what was printed and the verdicts.
 struct Judged {
   Finished finished;
@@ -323,6 +335,50 @@ TEST_CASE("a loss divided by the world and a mean of means are found in the loss
   CHECK(count.state_of("denominators/token_mean") == State::fail);
 }
 
+// What check.py writes with one of its lines broken, made without it: this runs where no transformers is.
+TEST_CASE("labels not shifted, a loss divided by the world and a gradient that is None fail in both dtypes") {
+  for (const auto& file : {kGolden, kMoeGolden})
+    for (const bool float32 : {false, true}) {
+      INFO(file << (float32 ? " in float32" : " in float64"));
+      const auto judged = [&](const golden::Store& dump) {
+        const Judged result = judge(float32 ? in_float32(dump) : dump, {}, file);
+        CHECK(result.finished.code == (result.run.cases[0].state == State::pass ? 0 : 1));
+        return result;
+      };
+      const golden::Store whole = trainer_dump(file);
+      CHECK(judged(whole).finished.code == 0);
+
+      golden::Store unshifted = whole;  // the logprob of the token itself
+      const HostTensor& logits = whole.tensors.at("expected/logits");
+      const auto ids = whole.tensors.at("inputs/token_ids").to_int64();
+      const auto labels = whole.tensors.at("inputs/labels").to_int64();
+      const std::int64_t vocab = logits.shape[1];
+      for (std::size_t t = 0; t < ids.size(); ++t) {
+        if (labels[t] == kIgnoreLabel) continue;
+        const double* row = logits.as<double>() + static_cast<std::int64_t>(t) * vocab;
+        double sum = 0;
+        for (std::int64_t v = 0; v < vocab; ++v) sum += std::exp(row[v]);
+        unshifted.tensors.at("expected/logprobs").as<double>()[t] = row[ids[t]] - std::log(sum);
+      }
+      CHECK(judged(unshifted).state_of("logprobs") == State::fail);
+
+      golden::Store divided = whole;
+      for (auto& [path, tensor] : divided.tensors)
+        if (path.rfind("expected/grads/", 0) == 0)
+          for (std::int64_t i = 0; i < tensor.numel(); ++i) tensor.as<double>()[i] /= 2;
+      const Judged halved = judged(divided);
+      std::size_t passed = 0;
+      for (const auto& check : halved.run.cases[0].checks)
+        passed += check.check == "grads" && check.state == State::pass;
+      CHECK(passed == 0);
+      CHECK(halved.state_of(kGrad) == State::fail);
+
+      golden::Store none = whole;
+      none.tensors.erase(grads(kGrad));
+      CHECK(judged(none).state_of(kGrad) == State::invalid);
+    }
+}
+
 TEST_CASE("what was not asked for is neither missed nor judged") {
   golden::Store dump = trainer_dump(kGolden);
   std::erase_if(dump.tensors,
@@ -380,14 +436,7 @@ TEST_CASE("an expert that got no token has no gradient: exactly in the last laye
 }
 
 TEST_CASE("a float32 dump is judged by float32 bounds, and a gradient too small for them must still arrive") {
-  golden::Store dump = trainer_dump(kGolden);
-  for (auto& [path, tensor] : dump.tensors) {
-    if (tensor.dtype != DType::float64) continue;
-    HostTensor narrow = HostTensor::zeros(DType::float32, tensor.shape);
-    for (std::int64_t i = 0; i < tensor.numel(); ++i)
-      narrow.as<float>()[i] = static_cast<float>(tensor.as<double>()[i]);
-    tensor = narrow;
-  }
+  golden::Store dump = in_float32(trainer_dump(kGolden));
   CHECK(judge(dump).finished.code == 0);
   dump.tensors.at(grads(kGrad)).as<float>()[0] += 0.05f;
   CHECK(judge(dump).state_of(kGrad) == State::fail);

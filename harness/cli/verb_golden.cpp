@@ -72,6 +72,15 @@ void add_golden(CLI::App& app, Chosen& chosen) {
       verb->add_subcommand("verify", "Hashes, schema, batch and weights of golden files (exit 2 if wrong)");
   verify_verb->add_option("files", o->files, "golden files")->required();
   verify_verb->callback([o, &chosen] { chosen.run = [o] { return verify(o->files); }; });
+  // Known here too, so that help and typos name it; the launcher and meshparity never hand it over.
+  auto* regenerate_verb = verb->add_subcommand(
+      "regenerate", "Ask Hugging Face transformers again (./meshparity golden regenerate --help)");
+  regenerate_verb->allow_extras();
+  regenerate_verb->callback([&chosen] {
+    chosen.run = []() -> int {
+      throw InputError("golden regenerate runs a model: start it as ./meshparity golden regenerate");
+    };
+  });
   auto* inspect_verb = verb->add_subcommand("inspect", "What a golden or dump holds");
   inspect_verb->add_option("file", o->file, "golden or dump")->required();
   inspect_verb->callback([o, &chosen] { chosen.run = [o] { return inspect(o->file); }; });
