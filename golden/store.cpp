@@ -38,10 +38,16 @@ std::string batch_name(const Store& store) {
 }  // namespace
 
 Store read(const std::string& path, Kind kind) {
-  RawContent content = read_guarded(path);
-  verify_hashes(content, kind);
-  check_schema(content.store, kind);
-  return std::move(content.store);
+  try {
+    RawContent content = read_guarded(path);
+    verify_hashes(content, kind);
+    check_schema(content.store, kind);
+    return std::move(content.store);
+  } catch (const InputError& error) {
+    const std::string message = error.what();
+    if (kind == Kind::dump || message.find("damaged") == std::string::npos) throw;
+    throw InputError(message + "; restore it, or make it anew with './meshparity golden regenerate'");
+  }
 }
 
 void write(const std::string& path, const Store& store) {
