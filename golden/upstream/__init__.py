@@ -1,1 +1,5 @@
 """Goldens from Hugging Face transformers, run in true float64. Start at generate.py."""
+import os
+
+# Read when transformers is imported: its advice on faster kernels is not for a reference.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -53,26 +53,37 @@ def versions():
     return {"python": sys.version.split()[0], **found, "hdf5": h5py.version.hdf5_version}
 
 
+def image(content, attributes):
+    """The bytes of an HDF5 file, and content_sha256. Made in memory: libhdf5 crashes on a full disk."""
+    hashes = {}
+    with h5py.File("golden", "w", driver="core", backing_store=False) as file:
+        for name, value in sorted(content.items()):
+            dataset = file.create_dataset(name, data=fixed_string(value) if isinstance(value, str) else value)
+            hashes[name] = hashlib.sha256(raw_bytes(value)).hexdigest()
+            dataset.attrs["sha256"] = fixed_string(hashes[name])
+        everything = {"schema": 1, **attributes, "content_sha256": content_sha256(hashes)}
+        for name, value in everything.items():
+            file.attrs[name] = fixed_string(value) if isinstance(value, str) else np.int64(value)
+        file.flush()
+        return file.id.get_file_image(), everything["content_sha256"]
+
+
 def write(path, content, attributes):
     """Writes {path: array or str} as one golden: whole or not at all. Returns content_sha256."""
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    hashes = {}
+    data, digest = image(content, attributes)
     try:
-        with h5py.File(temporary, "w") as file:
-            for name, value in sorted(content.items()):
-                dataset = file.create_dataset(name, data=fixed_string(value) if isinstance(value, str) else value)
-                hashes[name] = hashlib.sha256(raw_bytes(value)).hexdigest()
-                dataset.attrs["sha256"] = fixed_string(hashes[name])
-            everything = {"schema": 1, **attributes, "content_sha256": content_sha256(hashes)}
-            for name, value in everything.items():
-                file.attrs[name] = fixed_string(value) if isinstance(value, str) else np.int64(value)
-        with open(temporary, "rb") as file:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return everything["content_sha256"]
+    return digest
 
 
 def provenance(reason):

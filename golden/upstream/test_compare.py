@@ -9,6 +9,7 @@ Needs MESHPARITY_JUDGE and, for regenerate, MESHPARITY_EXECUTABLE: the two progr
 """
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -203,10 +204,22 @@ class Broken(unittest.TestCase):
 class Regenerate(unittest.TestCase):
     """`meshparity golden regenerate` with the real generator, on a copy of a packaged golden."""
 
-    def regenerate(self, to, *words):
+    def regenerate(self, to, *words, limit=resource.RLIM_INFINITY):
         command = [os.environ["MESHPARITY_EXECUTABLE"], "golden", "regenerate", "--model", "tiny-dense", "--batch", "single"]
         return subprocess.run([*command, "--to", str(to), *words], capture_output=True, text=True,
-                              env={**os.environ, "MESHPARITY_UPSTREAM_PYTHON": sys.executable})
+                              env={**os.environ, "MESHPARITY_UPSTREAM_PYTHON": sys.executable},
+                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+
+    def test_a_full_disk_is_one_line_and_leaves_what_stood_there(self):
+        with tempfile.TemporaryDirectory() as name:
+            to = Path(name) / "mine.h5"
+            for before in (None, DATA / "tiny-dense.single.h5"):
+                if before:
+                    shutil.copy(before, to)
+                done = self.regenerate(to, limit=100_000)
+                self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
+                self.assertRegex(done.stderr, r"\Agenerate: .*mine.h5.*: cannot be written: File too large\n\Z")
+                self.assertEqual([p.read_bytes() for p in Path(name).iterdir()], [before.read_bytes()] if before else [])
 
     def test_it_reproduces_refuses_an_unexplained_change_and_stores_a_reason(self):
         with tempfile.TemporaryDirectory() as name:
