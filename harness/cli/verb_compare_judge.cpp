@@ -209,7 +209,7 @@ class DumpJudge {
       return judge_present(key, name, counts.view(), want);
     }
     tolerance::Context context = context_;
-    context.dtype = narrowest(got.dtype, want.dtype);
+    context.dtype = judged_as(name, got.dtype, want.dtype);
     context.tensor = parameter_of(name);
     if (never_arrived(key, name, got, want)) {
       CheckResult r = verdict(name, State::invalid,
@@ -233,13 +233,36 @@ class DumpJudge {
     CheckResult r = judge_tensor(rules_.policy, context, key, got, want,
                                  grad && grad->shape == want.shape ? &grad_view : nullptr);
     r.against = rules_.want_name;
+    if (r.state == State::fail && context.dtype == DType::float64 && context.config.num_hidden_layers > 0) {
+      context.dtype = DType::float32;
+      if (judge_tensor(rules_.policy, context, key, got, want,
+                       grad && grad->shape == want.shape ? &grad_view : nullptr)
+              .state == State::pass)
+        r.detail.push_back(
+            "note    within the bound of float32: what was computed in float32 and stored wider is judged "
+            "with "
+            "--dtype float32");
+    }
     return r;
   }
 
-  DType narrowest(DType got, DType want) const {
-    DType narrow = unit_roundoff(got) >= unit_roundoff(want) ? got : want;
-    if (rules_.dtype && unit_roundoff(*rules_.dtype) > unit_roundoff(narrow)) narrow = *rules_.dtype;
-    return narrow;
+  // The less precise of two floating dtypes.
+  static DType coarser(DType a, DType b) { return unit_roundoff(a) >= unit_roundoff(b) ? a : b; }
+
+  // The dtype whose bound judges a tensor. A number is no more precise than what it was computed from,
+  // however it is stored: a float32 loss that went through a Python float is a float64 dataset.
+  DType judged_as(const KeyName& name, DType got, DType want) const {
+    DType dtype = coarser(got, want);
+    if (rules_.dtype) dtype = coarser(dtype, *rules_.dtype);
+    const auto take = [&](const std::string& prefix) {
+      for (auto at = got_.tensors.lower_bound(prefix);
+           at != got_.tensors.end() && at->first.rfind(prefix, 0) == 0; ++at)
+        if (is_floating(at->second.dtype)) dtype = coarser(dtype, at->second.dtype);
+    };
+    if (name.check == "loss" || name.check == "logprobs") take("expected/logits");
+    if (name.check == "loss") take("expected/logprobs");
+    if (name.check == "grad_norm") take("expected/grads/");
+    return dtype;
   }
 
   // A gradient that is None where it was written becomes zeros. A low-precision bound may be wide enough to

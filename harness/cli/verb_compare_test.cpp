@@ -445,14 +445,39 @@ TEST_CASE("a float32 dump is judged by float32 bounds, and a gradient too small 
   CHECK(judge(dump).state_of("model.layers.0.linear_attn.A_log") == State::invalid);
 }
 
-TEST_CASE("what was computed in float32 and stored in float64 needs --dtype to be judged as float32") {
+TEST_CASE("what was computed in float32 and stored in float64 is told to need --dtype") {
   golden::Store dump = trainer_dump(kGolden);
   for (auto& [path, tensor] : dump.tensors)
     if (tensor.dtype == DType::float64)
       for (std::int64_t i = 0; i < tensor.numel(); ++i)
         tensor.as<double>()[i] = static_cast<float>(tensor.as<double>()[i]);
-  CHECK(judge(dump).finished.code == 1);
+  const Judged judged = judge(dump);
+  CHECK(judged.finished.code == 1);
+  CHECK(judged.finished.out.find("judged with --dtype float32") != std::string::npos);
   CHECK(judge(dump, {"--dtype", "float32"}).finished.code == 0);
+  for (auto& [path, tensor] : dump.tensors)
+    if (path.find("/grads/") != std::string::npos)
+      for (std::int64_t i = 0; i < tensor.numel(); ++i) tensor.as<double>()[i] *= 1.1;
+  CHECK(judge(dump, {"--check", "grads"}).finished.out.find("--dtype float32") == std::string::npos);
+}
+
+TEST_CASE("a loss and a norm are as precise as what they were computed from, not as they are stored") {
+  const golden::Store want = trainer_dump(kGolden);
+  golden::Store dump = in_float32(want);
+  // loss.item() and grad_norm.item(): float32 numbers in float64 datasets.
+  for (const char* path : {"expected/loss/token_mean", "expected/grad_norm"})
+    dump.tensors.at(path) =
+        HostTensor::scalar(static_cast<float>(want.tensors.at(path).as<double>()[0] * (1 + 1e-7)));
+  CHECK(judge(dump).finished.code == 0);
+  dump.tensors.at("expected/loss/token_mean").as<double>()[0] *= 1 + 1e-4;
+  CHECK(judge(dump).state_of("loss/token_mean") == State::fail);
+  // Beside float64 logits the same digits are a fault.
+  dump = want;
+  dump.tensors.at("expected/loss/token_mean").as<double>()[0] *= 1 + 1e-7;
+  CHECK(judge(dump).state_of("loss/token_mean") == State::fail);
+  dump = want;
+  dump.tensors.at("expected/grad_norm").as<double>()[0] *= 1 + 1e-7;
+  CHECK(judge(dump).state_of("grad_norm") == State::fail);
 }
 
 TEST_CASE("a dump can be judged by another dump") {
