@@ -20,6 +20,9 @@ struct RunOptions {
   bool gradients = true;
   int steps = 0;             // AdamW steps; step 1 uses the gradients of the given weights
   bool activations = false;  // also "activations/<name>"
+  // Also "trace/weights/<name>" (as given) and, from the second step on, "trace/step<k>/grads/<name>" and
+  // "trace/step<k>/activations/<name>": what explains a difference.
+  bool trace = false;
 };
 
 // Runs forward (and backward, and `steps` optimizer steps over all micro-batches) in the dtype of the

@@ -87,11 +87,18 @@ TensorMap run(const ModelConfig& config, const TensorMap& weights, const Batch& 
     results["grad_norm"] = global_norm(pass.gradients);
   }
 
+  if (options.trace)
+    for (const auto& [name, weight] : weights) results["trace/weights/" + name] = weight;
   AdamW optimizer(train);
   TensorMap current = weights;
   for (int step = 1; step <= options.steps; ++step) {
-    if (step > 1)
-      pass = run_batch(config, current, batch, loss_weight, /*gradients=*/true, /*activations=*/false);
+    if (step > 1) {
+      pass = run_batch(config, current, batch, loss_weight, /*gradients=*/true, options.trace);
+      const std::string trace = "trace/step" + std::to_string(step) + "/";
+      for (const auto& [name, value] : pass.activations) results[trace + "activations/" + name] = value;
+      if (options.trace)
+        for (const auto& [name, gradient] : pass.gradients) results[trace + "grads/" + name] = gradient;
+    }
     const at::Tensor scale = clip_scale(global_norm(pass.gradients), train.max_grad_norm);
     TensorMap clipped;
     for (const auto& [name, gradient] : pass.gradients) clipped[name] = gradient * scale;

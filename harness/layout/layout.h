@@ -4,7 +4,8 @@
 //
 // A key is a tensor's path below /expected of a golden: "logits", "logprobs", "loss/<policy>",
 // "denominators/<policy>", "grad_norm", "grads/<name>", "step<k>/weights/<name>"; also "weights/<name>" and
-// "activations/<name>".
+// "activations/<name>"; and below "trace/", with or without a step, what is recorded to explain a difference:
+// "trace/weights/<name>" (as loaded), "trace/step2/grads/<name>", "trace/step2/activations/<name>".
 #pragma once
 
 #include <map>

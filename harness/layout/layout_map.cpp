@@ -35,19 +35,23 @@ Range units_of(const Block& block, int tp, int index) {
   return {unit, unit + 1};
 }
 
+// Takes "step<k>/" off the front of a key; false where it does not start so.
+bool take_step(std::string_view& key) {
+  const auto slash = key.find('/');
+  if (!starts_with(key, "step") || slash == std::string_view::npos) return false;
+  int step = 0;
+  const char* const end = key.data() + slash;
+  const auto [stop, error] = std::from_chars(key.data() + 4, end, step);
+  if (error != std::errc() || stop != end || step < 1) return false;
+  key.remove_prefix(slash + 1);
+  return true;
+}
+
 // The checkpoint name in a key that addresses a parameter ("grads/<name>", "weights/<name>",
 // "step<k>/weights/<name>"), or empty.
 std::string_view parameter_name(std::string_view key) {
   if (starts_with(key, "grads/")) return key.substr(6);
-  if (starts_with(key, "step")) {
-    const auto slash = key.find('/');
-    if (slash == std::string_view::npos) return {};
-    int step = 0;
-    const char* const end = key.data() + slash;
-    const auto [stop, error] = std::from_chars(key.data() + 4, end, step);
-    if (error != std::errc() || stop != end || step < 1) return {};
-    key.remove_prefix(slash + 1);
-  }
+  take_step(key);
   return starts_with(key, "weights/") ? key.substr(8) : std::string_view{};
 }
 
@@ -153,6 +157,11 @@ LocalIndex LayoutMap::local_parameter(const ParameterPlacement& p, const RankCoo
 LocalIndex LayoutMap::local(const std::string& key, int rank) const {
   if (rank < 0 || rank >= world())
     throw InputError("rank " + std::to_string(rank) + " is not on mesh " + mesh_.text());
+  if (starts_with(key, "trace/")) {
+    std::string_view traced = std::string_view(key).substr(6);
+    take_step(traced);
+    return local(std::string(traced), rank);
+  }
   const RankCoordinate at = coordinate_of(mesh_, rank);
   const std::int64_t n = batch_.tokens();
   if (key == "logits") {

@@ -6,6 +6,7 @@ namespace meshparity::impl {
 
 TokenLayout make_token_layout(const Batch& batch, const Mesh& mesh, bool sp, int rank) {
   TokenLayout layout;
+  layout.sequence = sp && mesh.tp > 1;
   const std::int64_t ranks = data_ranks(mesh), mine = data_rank(mesh, rank);
   for (std::int64_t m = 0; m < batch.micro_batches(); ++m) {
     MicroBatchTokens part;

@@ -25,6 +25,7 @@ struct MicroBatchTokens {
 };
 
 struct TokenLayout {
+  bool sequence = false;  // the residual stream is cut over tp (sp)
   std::vector<MicroBatchTokens> micro_batches;
 };
 

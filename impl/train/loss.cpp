@@ -48,13 +48,14 @@ double Normaliser::tokens() const {
   return std::accumulate(micro_batches.begin(), micro_batches.end(), 0.0);
 }
 
-double Normaliser::weight(const std::string& policy, std::int64_t micro_batch, std::int64_t document) const {
-  if (policy == "token_mean") return inverse(tokens());
+double Normaliser::policy_weight(const Normaliser& n, const std::string& policy, std::int64_t micro_batch,
+                                 std::int64_t document) {
+  if (policy == "token_mean") return inverse(n.tokens());
   if (policy == "sum") return 1;
-  if (policy == "sequence_mean") return inverse(documents[document]) * inverse(non_empty(documents));
+  if (policy == "sequence_mean") return inverse(n.documents[document]) * inverse(non_empty(n.documents));
   if (policy == "micro_batch_mean")
-    return inverse(micro_batches[micro_batch]) * inverse(non_empty(micro_batches));
-  if (policy == "num_tokens") return inverse(num_tokens);
+    return inverse(n.micro_batches[micro_batch]) * inverse(non_empty(n.micro_batches));
+  if (policy == "num_tokens") return inverse(n.num_tokens);
   throw InputError("loss policy '" + policy + "' is unknown");
 }
 
@@ -80,7 +81,7 @@ at::Tensor Normaliser::weights(const MicroBatchTokens& tokens, std::int64_t micr
       if (tokens.labels[t] < 0) continue;
       if (tokens.documents[t] != document) {
         document = tokens.documents[t];
-        value = weight(kLossPolicies[p], micro_batch, document);
+        value = weight(*this, kLossPolicies[p], micro_batch, document);
       }
       data[p * n + t] = value;
     }

@@ -32,8 +32,12 @@ struct Normaliser {
 
   double tokens() const;  // N, valid labels of the whole batch
   // Weight of one valid token's CE in the loss: loss = sum over valid tokens of weight * CE. 0 where a count
-  // is 0.
-  double weight(const std::string& policy, std::int64_t micro_batch, std::int64_t document) const;
+  // is 0. An entry, so that another weighting of micro-batches or documents is a decorator.
+  std::function<double(const Normaliser& counts, const std::string& policy, std::int64_t micro_batch,
+                       std::int64_t document)>
+      weight = policy_weight;
+  static double policy_weight(const Normaliser& counts, const std::string& policy, std::int64_t micro_batch,
+                              std::int64_t document);
   // token_mean [] N; sum [] 1; sequence_mean [D] n_d; micro_batch_mean [M] N_m; num_tokens [] X. float64.
   at::Tensor denominator(const std::string& policy) const;
   // [policies, T] weights of the tokens of micro-batch m in the order of kLossPolicies, 0 where there is no

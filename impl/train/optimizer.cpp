@@ -18,7 +18,6 @@ struct AdamWState {
   at::Tensor first, second;  // moments
   at::Tensor keep;           // 1 - lr * decay per element
   at::Tensor counted;        // 1 where this rank's element enters the norm
-  std::int64_t steps = 0;
 };
 
 }  // namespace
@@ -34,6 +33,8 @@ Optimizer make_adamw(const ShardedParameters& parameters, const TrainSpec& train
 
   Optimizer optimizer;
   const ShardedParameters* p = &parameters;
+  optimizer.parameters = p;
+  optimizer.steps = std::make_shared<std::int64_t>(0);
   optimizer.zero_gradients = [p] {
     at::Tensor gradients = p->gradients();
     gradients.zero_();
@@ -46,9 +47,9 @@ Optimizer make_adamw(const ShardedParameters& parameters, const TrainSpec& train
   optimizer.clip_scale = [limit = train.max_grad_norm](double norm) {
     return std::min(1.0, limit / (norm + 1e-6));
   };
-  optimizer.step = [p, state, train](double scale) {
+  optimizer.step = [p, state, train, steps = optimizer.steps](double scale) {
     const at::NoGradGuard guard;
-    const double step = static_cast<double>(++state->steps);
+    const double step = static_cast<double>(++*steps);
     const at::Tensor gradient = p->gradients() * scale;
     at::Tensor values = p->values();
     values.mul_(state->keep);

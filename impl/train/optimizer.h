@@ -24,6 +24,10 @@ struct Optimizer {
   // One AdamW step with the gradients times `scale`. Decay on parameters whose full tensor has two or more
   // dimensions.
   std::function<void(double scale)> step;
+  // What the entries work on, for decorators: the shards with their gradients, and the number of steps taken,
+  // from which the bias corrections follow.
+  const ShardedParameters* parameters = nullptr;
+  std::shared_ptr<std::int64_t> steps;
 };
 
 // `model`: the ranks that together hold one copy of the model (fsdp x tp). The optimizer reads and writes the

@@ -83,20 +83,26 @@ class RankProgram {
     };
     offer(seams.normaliser, normaliser_);
     normaliser_.globalise();
+    sequence_ = layout.sequence;
     build_micro_batches(layout);
   }
 
   void run() {
     const int passes = std::max(1, inputs_.steps);
     const bool backward = inputs_.gradients || inputs_.steps > 0;
+    if (inputs_.trace) record_all("trace/weights/", parameters_->values());
     for (int step = 1; step <= passes; ++step) {
       const bool first = step == 1;
       optimizer_.zero_gradients();
-      run_micro_batches(first, backward);
+      const std::string trace = "trace/step" + std::to_string(step) + "/";
+      run_micro_batches(first, backward,
+                        first ? (inputs_.activations ? "activations/" : "")
+                              : (inputs_.trace ? trace + "activations/" : ""));
       if (!backward) break;
       reduce_gradients(*parameters_, *collectives_, {groups_.tp, groups_.kv_replicas, groups_.dp});
       const bool emit = first && inputs_.gradients;
       if (emit) record_all("grads/", parameters_->gradients());
+      if (!first && inputs_.trace) record_all(trace + "grads/", parameters_->gradients());
       if (!emit && inputs_.steps == 0) break;
       const at::Tensor norm = optimizer_.gradient_norm();
       if (emit) record("grad_norm", norm);
@@ -144,20 +150,20 @@ class RankProgram {
   }
 
   // Forward and backward of every micro-batch; gradients accumulate in the parameters. Records what step 1
-  // must show.
-  void run_micro_batches(bool emit, bool backward) {
+  // must show, and activations below `activation_path` unless that is empty.
+  void run_micro_batches(bool emit, bool backward, const std::string& activation_path) {
     std::vector<at::Tensor> logits, logprobs;
     std::vector<std::pair<std::string, std::vector<at::Tensor>>> activations;
     at::Tensor losses = at::zeros({static_cast<std::int64_t>(kLossPolicies.size())}, options());
     for (const auto& micro_batch : micro_batches_) {
       const at::AutoGradMode mode(backward);
       BlockContext context{inputs_.config, primitives_, {}, &micro_batch.packed};
-      context.tp = {collectives_.get(), groups_.tp, inputs_.flags.sp, micro_batch.residual_sizes};
+      context.tp = {collectives_.get(), groups_.tp, sequence_, micro_batch.residual_sizes};
       ActivationHook hook;
       std::size_t next = 0;
-      if (emit && inputs_.activations)
+      if (!activation_path.empty())
         hook = [&](const std::string& name, const at::Tensor& value) {
-          if (next == activations.size()) activations.push_back({"activations/" + name, {}});
+          if (next == activations.size()) activations.push_back({activation_path + name, {}});
           activations[next++].second.push_back(value.detach());
         };
       const HeadOutput head = decoder_forward(context, *parameters_, micro_batch.input, hook);
@@ -171,10 +177,10 @@ class RankProgram {
       if (backward)
         torch::autograd::backward({head.logprobs}, {micro_batch.weights.select(0, policy_).neg()});
     }
+    for (auto& [key, parts] : activations) record(key, at::cat(parts));
     if (!emit) return;
     record("logits", at::cat(logits));
     record("logprobs", at::cat(logprobs));
-    for (auto& [key, parts] : activations) record(key, at::cat(parts));
     losses = collectives_->all_reduce(*groups_.data, losses, "loss.values");
     for (std::size_t p = 0; p < kLossPolicies.size(); ++p) {
       record(std::string("loss/") + kLossPolicies[p], losses[static_cast<std::int64_t>(p)].clone());
@@ -192,6 +198,7 @@ class RankProgram {
   std::unique_ptr<ShardedParameters> parameters_;
   Optimizer optimizer_;
   Normaliser normaliser_;
+  bool sequence_ = false;  // the residual stream is cut over tp
   std::vector<MicroBatch> micro_batches_;
 };
 

@@ -34,6 +34,9 @@ struct RankInputs {
   int steps = 0;  // optimizer steps
   bool gradients = true;
   bool activations = false;
+  // Also "trace/weights/<name>" (as loaded) and, from the second step on, "trace/step<k>/grads/<name>" and
+  // "trace/step<k>/activations/<name>": what explains a difference.
+  bool trace = false;
   bool ordered_reductions = false;  // gather and add in rank order on any engine (--reduce ordered)
   at::ScalarType dtype = at::kDouble;
   at::Device device = at::kCPU;  // kCUDA: the current device of the rank's thread
