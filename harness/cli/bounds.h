@@ -19,6 +19,10 @@ struct KeyName {
 };
 KeyName name_of(const std::string& key);
 
+// The bound of a tensor, and the step it is judged after. "trace/<key>" has the bound of <key>.
+compare::Bound bound_of(const tolerance::Policy& policy, tolerance::Context context, const std::string& key,
+                        const TensorView& want, const TensorView* want_grad);
+
 // Judges got against want by the policy. `want_grad` (weights only): the expected gradient of that parameter.
 CheckResult judge_tensor(const tolerance::Policy& policy, tolerance::Context context, const std::string& key,
                          const TensorView& got, const TensorView& want, const TensorView* want_grad);

@@ -24,20 +24,9 @@ RankTensors by_key(const std::vector<impl::RankOutput>& outputs) {
 }
 
 bool enabled(const CaseSpec& spec, const std::string& check) {
+  if (check == "trace") return false;  // explains, is not judged
   if (spec.checks.empty()) return check != "activations";
   return std::find(spec.checks.begin(), spec.checks.end(), check) != spec.checks.end();
-}
-
-// Name of a rank by the axes on which it is not alone: "tp1", "fsdp0.tp1".
-std::string rank_text(const Mesh& mesh, int rank) {
-  const RankCoordinate c = coordinate_of(mesh, rank);
-  std::string text;
-  const auto add = [&](const char* axis, int size, int index) {
-    if (size > 1) text += (text.empty() ? "" : ".") + std::string(axis) + std::to_string(index);
-  };
-  add("pp", mesh.pp, c.pp), add("dp", mesh.dp, c.dp), add("fsdp", mesh.fsdp, c.fsdp);
-  add("ring", mesh.ring, c.ring), add("uly", mesh.uly, c.uly), add("tp", mesh.tp, c.tp);
-  return text.empty() ? "rank 0" : text;
 }
 
 // On which rank the worst element lies, and where there: "on tp1 local [17,146]".
@@ -87,15 +76,6 @@ CheckResult replica_result(const std::string& check, const ReplicaTally& tally) 
   return result;
 }
 
-tolerance::Context context_of(const CaseSpec& spec, const Scenario& scenario, const Expected& expected) {
-  tolerance::Context context;
-  context.config = scenario.config, context.tokens = scenario.batch.tokens(), context.train = scenario.train;
-  context.token_ids = scenario.batch.token_ids;
-  context.dtype = spec.dtype;
-  if (const auto* norm = expected.find("grad_norm")) context.grad_norm = norm->view().at(0);
-  return context;
-}
-
 std::vector<CheckResult> placement_results(const CaseSpec& spec, const layout::LayoutMap& map,
                                            const std::vector<impl::RankOutput>& outputs) {
   std::vector<layout::RankHoldings> ranks;
@@ -114,6 +94,15 @@ std::vector<CheckResult> placement_results(const CaseSpec& spec, const layout::L
 
 }  // namespace
 
+tolerance::Context context_of(const CaseSpec& spec, const Scenario& scenario, const Expected& expected) {
+  tolerance::Context context;
+  context.config = scenario.config, context.tokens = scenario.batch.tokens(), context.train = scenario.train;
+  context.token_ids = scenario.batch.token_ids;
+  context.dtype = spec.dtype;
+  if (const auto* norm = expected.find("grad_norm")) context.grad_norm = norm->view().at(0);
+  return context;
+}
+
 std::vector<CheckResult> judge_case(const CaseSpec& spec, const Scenario& scenario, const Expected& expected,
                                     int steps, const std::vector<impl::RankOutput>& outputs) {
   static const tolerance::Policy policy = scenarios::load_tolerance();
@@ -126,7 +115,8 @@ std::vector<CheckResult> judge_case(const CaseSpec& spec, const Scenario& scenar
   std::map<std::string, std::int64_t> compared;
   for (const auto& key : expected.keys()) {
     const KeyName name = name_of(key);
-    if (name.step > steps || (!enabled(spec, name.check) && !enabled(spec, "replicas"))) continue;
+    if (name.check == "trace" || name.step > steps) continue;
+    if (!enabled(spec, name.check) && !enabled(spec, "replicas")) continue;
     if (!glob_match(spec.tensor, name.tensor)) continue;
     const HostTensor& want = *expected.find(key);
     const auto found = tensors.find(key);

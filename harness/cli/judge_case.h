@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "harness/cli/scenario.h"
+#include "harness/tolerance/policy.h"
 #include "harness/types/verdict.h"
 #include "impl/train/program.h"
 
@@ -14,6 +15,9 @@ namespace meshparity::cli {
 // UNTRUSTED.
 std::vector<CheckResult> judge_case(const CaseSpec& spec, const Scenario& scenario, const Expected& expected,
                                     int steps, const std::vector<impl::RankOutput>& outputs);
+
+// What the policy's bounds depend on beside the tensor.
+tolerance::Context context_of(const CaseSpec& spec, const Scenario& scenario, const Expected& expected);
 
 // The global tensors of a case, by path below /expected (for `run --dump`).
 std::map<std::string, HostTensor> gather_case(const CaseSpec& spec, const Scenario& scenario,

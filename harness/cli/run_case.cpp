@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "golden/store.h"
+#include "harness/cli/explain_case.h"
 #include "harness/cli/judge_case.h"
 #include "harness/cli/rank_inputs.h"
 #include "harness/cli/rank_process.h"
@@ -68,7 +69,8 @@ void write_dump(const std::string& file, const CaseSpec& spec, const Scenario& s
       put("document_offsets", batch.document_offsets);
   put("row_offsets", batch.row_offsets), put("micro_batch_offsets", batch.micro_batch_offsets);
   for (auto& [key, tensor] : gather_case(spec, scenario, outputs))
-    if (key.rfind("activations/", 0) != 0) store.tensors["expected/" + key] = std::move(tensor);
+    if (key.rfind("activations/", 0) != 0 && key.rfind("trace/", 0) != 0)
+      store.tensors["expected/" + key] = std::move(tensor);
   golden::write(file, store);
 }
 
@@ -79,9 +81,9 @@ impl::RankInputs rank_inputs(const CaseSpec& spec, const Scenario& scenario) {
   inputs.config = scenario.config, inputs.mesh = spec.mesh, inputs.flags = spec.flags;
   inputs.batch = scenario.batch, inputs.train = scenario.train;
   inputs.loss = spec.loss, inputs.loss_form = spec.loss_form, inputs.steps = steps_of(spec, scenario);
+  inputs.trace = std::find(spec.checks.begin(), spec.checks.end(), "activations") != spec.checks.end();
   // With sp the residual stream is what the axis cuts: the placement check reads its local shapes.
-  inputs.activations =
-      spec.flags.sp || std::find(spec.checks.begin(), spec.checks.end(), "activations") != spec.checks.end();
+  inputs.activations = spec.flags.sp || inputs.trace;
   inputs.dtype = scalar_type_of(spec.dtype);
   inputs.ordered_reductions = spec.reduce == "ordered";
   inputs.weights = &scenario.weights;
@@ -106,6 +108,9 @@ CaseResult run_case(const CaseSpec& spec, const std::string& dump) {
     const Expected expected(scenario, spec, steps);
     const auto outputs = run_ranks(spec, *scenario);
     result.checks = judge_case(spec, *scenario, expected, steps, outputs);
+    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    explain_case(
+        spec, scenario, [&](const CaseSpec& again) { return run_ranks(again, *scenario); }, result);
     if (!dump.empty()) write_dump(dump, spec, *scenario, outputs);
     result.state = result.checks.empty() ? State::untrusted : State::pass;
     if (result.checks.empty()) result.reason = "no tensor matches --check and --tensor";

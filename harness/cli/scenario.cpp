@@ -65,7 +65,8 @@ std::map<std::string, HostTensor> run_reference(const Scenario& scenario, const 
   reference::RunOptions options;
   options.loss = spec.loss;
   options.steps = steps;
-  for (const auto& check : spec.checks) options.activations |= check == "activations";
+  for (const auto& check : spec.checks) options.trace |= check == "activations";
+  options.activations = options.trace;
   std::map<std::string, HostTensor> out;
   for (const auto& [key, tensor] :
        reference::run(scenario.config, scenario.weights, scenario.batch, scenario.train, options))

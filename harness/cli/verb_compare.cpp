@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "golden/schema.h"
+#include "harness/cli/verb_compare_explain.h"
 #include "harness/cli/verb_compare_judge.h"
 #include "harness/cli/verb_report.h"
 #include "harness/types/command_line.h"
@@ -107,6 +108,7 @@ int compare_dump(const CompareOptions& o) {
   result.case_line = line_of(o);
   result.id = case_id(result.case_line);
   result.checks = judge_dump(got, want, rules);
+  explain_dump(got, want, rules, result.checks);
   settle_state(result);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 
 #include "harness/diagnose/error_shape.h"
 
@@ -90,6 +91,17 @@ std::string cause_line(const Cause& cause) {
   char confidence[32];
   std::snprintf(confidence, sizeof confidence, "%.2f", cause.confidence);
   return "cause   " + cause.name + " (confidence " + confidence + ": " + cause.evidence + ")";
+}
+
+bool parse_cause_line(const std::string& line, Cause& cause) {
+  const auto open = line.find(" (confidence ");
+  if (line.rfind("cause   ", 0) != 0 || open == std::string::npos || line.back() != ')') return false;
+  const auto colon = line.find(": ", open);
+  if (colon == std::string::npos) return false;
+  cause.name = line.substr(8, open - 8);
+  cause.confidence = std::atof(line.c_str() + open + 13);
+  cause.evidence = line.substr(colon + 2, line.size() - colon - 3);
+  return true;
 }
 
 }  // namespace meshparity::diagnose

@@ -38,5 +38,7 @@ std::vector<Cause> causes(const Suspect& suspect);
 
 // "cause   NAME (confidence 0.97: EVIDENCE)" for the failing-case block.
 std::string cause_line(const Cause& cause);
+// Its inverse; false for any other line.
+bool parse_cause_line(const std::string& line, Cause& cause);
 
 }  // namespace meshparity::diagnose

@@ -1,5 +1,6 @@
 // Sums over ranks. A tensor that is replicated over an axis but holds only the rank's own contribution sums
 // to the right value over that axis: its all-reduce is missing. Needs what each rank emitted.
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -25,12 +26,16 @@ std::vector<Local> locals_of(const ErrorShape& shape) {
   return locals;
 }
 
-// Where every rank on the axis holds the same part: sums what the ranks of one line of the axis hold.
-// Residual of (sum - want) over all lines, or -1 where the axis does not replicate this tensor.
-double residual_of_sum(const std::vector<Local>& locals, const Axis& axis, const Mesh& mesh) {
-  std::map<std::vector<int>, const Local*> first;
-  std::map<std::vector<int>, Values> sums;
-  std::map<std::vector<int>, int> members;
+// Sums what the ranks of one line of the axis hold that hold the same part: all of the line where the axis
+// replicates the tensor, a few where it replicates heads. Residual of (sum - want) over all parts, or -1
+// where some part has no replica. `members`: ranks that hold one part.
+double residual_of_sum(const std::vector<Local>& locals, const Axis& axis, const Mesh& mesh, int& members) {
+  struct Part {
+    const Local* first = nullptr;
+    Values sum;
+    int members = 0;
+  };
+  std::map<std::pair<std::vector<int>, std::vector<std::vector<std::int64_t>>>, Part> parts;
   for (const auto& local : locals) {
     // All ranks that differ on this axis only stand on one line of it.
     const RankCoordinate c = coordinate_of(mesh, local.rank);
@@ -38,20 +43,21 @@ double residual_of_sum(const std::vector<Local>& locals, const Axis& axis, const
     if (axis.name == "dp" || axis.name == "dp*fsdp") line[0] = 0;
     if (axis.name == "fsdp" || axis.name == "dp*fsdp") line[1] = 0;
     if (axis.name == "tp") line[2] = 0;
-    auto [place, inserted] = first.emplace(line, &local);
-    if (!inserted && place->second->indices != local.indices) return -1;
-    auto& sum = sums[line];
-    if (sum.empty()) sum.assign(local.got.size(), 0.0);
-    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += local.got[i];
-    ++members[line];
+    Part& part = parts[{line, local.indices}];
+    if (!part.first) part.first = &local, part.sum.assign(local.got.size(), 0.0);
+    for (std::size_t i = 0; i < part.sum.size(); ++i) part.sum[i] += local.got[i];
+    ++part.members;
   }
   double squares = 0;
-  for (const auto& [line, sum] : sums) {
-    if (members[line] != axis.size) return -1;
-    const double d = distance(sum, first[line]->want);
+  members = 0;
+  for (const auto& [place, part] : parts) {
+    if (part.sum.empty()) continue;
+    if (part.members < 2) return -1;
+    members = std::max(members, part.members);
+    const double d = distance(part.sum, part.first->want);
     squares += d * d;
   }
-  return std::sqrt(squares / static_cast<double>(sums.size()));
+  return members < 2 ? -1 : std::sqrt(squares / static_cast<double>(parts.size()));
 }
 
 }  // namespace
@@ -62,14 +68,17 @@ void find_reductions(const ErrorShape& shape, std::vector<Cause>& causes) {
   const auto locals = locals_of(shape);
   if (static_cast<int>(locals.size()) != mesh.world()) return;
   for (const auto& axis : axes_of(mesh)) {
-    const double residual = residual_of_sum(locals, axis, mesh);
+    int members = 0;
+    const double residual = residual_of_sum(locals, axis, mesh, members);
     if (residual < 0) continue;
     const double confidence = shape.confidence(residual);
     if (confidence == 0) continue;
     // Equal shares look like a mean as well; unequal ones can only be contributions.
     causes.push_back({"all-reduce over " + axis.name + " missing",
-                      "the sum over " + axis.name + " of what its " + std::to_string(axis.size) +
-                          " ranks hold equals want (left over: " + short_number(residual) + " of " +
+                      "the sum over " + axis.name + " of what " + (members < axis.size ? "the " : "its ") +
+                          std::to_string(members) +
+                          (members < axis.size ? " ranks with the same part" : " ranks") +
+                          " hold equals want (left over: " + short_number(residual) + " of " +
                           short_number(shape.difference) + ")",
                       std::min(0.98, confidence + 0.01)});
   }

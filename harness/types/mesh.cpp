@@ -92,6 +92,17 @@ int rank_of(const Mesh& m, const RankCoordinate& c) {
   return ((((c.pp * m.dp + c.dp) * m.fsdp + c.fsdp) * m.ring + c.ring) * m.uly + c.uly) * m.tp + c.tp;
 }
 
+std::string rank_text(const Mesh& mesh, int rank) {
+  const RankCoordinate c = coordinate_of(mesh, rank);
+  std::string text;
+  const auto add = [&](const char* axis, int size, int index) {
+    if (size > 1) text += (text.empty() ? "" : ".") + std::string(axis) + std::to_string(index);
+  };
+  add("pp", mesh.pp, c.pp), add("dp", mesh.dp, c.dp), add("fsdp", mesh.fsdp, c.fsdp);
+  add("ring", mesh.ring, c.ring), add("uly", mesh.uly, c.uly), add("tp", mesh.tp, c.tp);
+  return text.empty() ? "rank 0" : text;
+}
+
 int data_rank(const Mesh& mesh, int rank) {
   const auto c = coordinate_of(mesh, rank);
   return c.dp * mesh.fsdp + c.fsdp;

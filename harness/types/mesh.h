@@ -34,6 +34,8 @@ struct RankCoordinate {
 };
 RankCoordinate coordinate_of(const Mesh& mesh, int rank);
 int rank_of(const Mesh& mesh, const RankCoordinate& coordinate);
+// Name of a rank by the axes on which it is not alone: "tp1", "fsdp0.tp1"; "rank 0" where it is the only one.
+std::string rank_text(const Mesh& mesh, int rank);
 // dp index * fsdp + fsdp index: row i of a micro-batch goes to data rank i mod (dp * fsdp).
 int data_rank(const Mesh& mesh, int rank);
 inline int data_ranks(const Mesh& mesh) {

@@ -1,0 +1,386 @@
+// Rules for what is wrong before any gradient: weights as loaded, counts of labels, the first activation,
+// labels and log-sum-exp, the loss of right logprobs, tokens that are not there.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "harness/diagnose/case_view.h"
+
+namespace meshparity::diagnose {
+namespace {
+
+constexpr double kExact = 0.97;     // the explanation leaves nothing over
+constexpr double kLocated = 0.5;    // where, but not what
+constexpr std::int64_t kNone = -1;  // no label
+
+std::string ranks_text(const Values& values) {
+  std::string text;
+  for (std::size_t i = 0; i < values.size() && i < 8; ++i) text += (i ? ", " : "") + short_number(values[i]);
+  return values.size() > 8 ? text + ", ..." : text;
+}
+
+double through_bfloat16(double x) {
+  const auto f = static_cast<float>(x);
+  std::uint32_t bits;
+  std::memcpy(&bits, &f, 4);
+  bits += 0x7FFF + (bits >> 16 & 1);  // to nearest, ties to even
+  bits &= 0xFFFF0000u;
+  float rounded;
+  std::memcpy(&rounded, &bits, 4);
+  return rounded;
+}
+
+// "layers.3.mixer" -> "attention of layer 3".
+std::string block_words(const CaseView& view, const std::string& name) {
+  if (name == "embed") return "the embedding";
+  if (name == "norm") return "the final norm";
+  const std::int64_t layer = std::stoll(name.substr(7));
+  const std::string of = " of layer " + std::to_string(layer);
+  if (name.ends_with(".ffn")) return (view.config.is_moe() ? "mixture of experts" : "FFN") + of;
+  return (view.config.full_attention[static_cast<std::size_t>(layer)] ? "attention" : "GatedDeltaNet") + of;
+}
+
+// Log-softmax of row t of the logits at `label`, rounding the logits first if asked.
+class LogSoftmax {
+ public:
+  LogSoftmax(const TensorView& logits, bool rounded)
+      : logits_(logits), width_(logits.shape[1]), rounded_(rounded) {
+    for (std::int64_t t = 0; t < logits.shape[0]; ++t) {
+      double max = at(t, 0), sum = 0;
+      for (std::int64_t v = 1; v < width_; ++v) max = std::max(max, at(t, v));
+      for (std::int64_t v = 0; v < width_; ++v) sum += std::exp(at(t, v) - max);
+      lse_.push_back(max + std::log(sum));
+    }
+  }
+  double of(std::int64_t t, std::int64_t label) const {
+    return label < 0 || label >= width_ ? 0 : at(t, label) - lse_[static_cast<std::size_t>(t)];
+  }
+
+ private:
+  double at(std::int64_t t, std::int64_t v) const {
+    const double x = logits_.at(t * width_ + v);
+    return rounded_ ? through_bfloat16(x) : x;
+  }
+  TensorView logits_;
+  std::int64_t width_;
+  bool rounded_;
+  Values lse_;
+};
+
+struct Labels {
+  const char* name;
+  const char* evidence;
+  std::vector<std::int64_t> labels;
+};
+
+// Labellings that a mistake gives, over the whole batch.
+std::vector<Labels> mistaken_labels(const CaseView& view) {
+  const Batch& b = view.batch;
+  const std::vector<std::int64_t> none(b.labels.size(), kNone);
+  Labels twice{"labels shifted twice", "the label of token t is the one of t+1 in its stream", none};
+  Labels own{"labels not shifted", "every token is its own label", none};
+  Labels across{"label across document boundaries",
+                "the last token of a document has the first of the next one as label", b.labels};
+  for (const auto& rank : view.streams())
+    for (const auto& stream : rank)
+      for (std::size_t i = 0; i < stream.size(); ++i) {
+        const std::int64_t t = stream[i], next = i + 1 < stream.size() ? stream[i + 1] : -1;
+        twice.labels[t] = next < 0 ? kNone : b.labels[next];
+        own.labels[t] = b.labels[t] < 0 ? kNone : b.token_ids[t];
+        const bool ends = std::binary_search(b.document_offsets.begin(), b.document_offsets.end(), t + 1);
+        if (ends && next >= 0) across.labels[t] = b.token_ids[next];
+      }
+  return {twice, own, across};
+}
+
+// Row of the embedding table that the first id of a vocabulary shard looks up, for every tp index.
+bool unmasked_embedding(const CaseView& view, const CaseTensor& embedded) {
+  const CaseTensor* table = view.find("trace/weights/model.embed_tokens.weight");
+  const Mesh& mesh = view.map.mesh();
+  if (!table || mesh.tp == 1) return false;
+  const std::int64_t width = table->want.shape[1], rows = table->want.shape[0];
+  Values expected = values_of(embedded.want);
+  for (std::int64_t t = 0; t < view.batch.tokens(); ++t)
+    for (int i = 0; i < mesh.tp; ++i) {
+      const Range shard = cut(rows, mesh.tp, i);
+      const std::int64_t id = view.batch.token_ids[static_cast<std::size_t>(t)];
+      if (shard.size() == 0 || (id >= shard.begin && id < shard.end)) continue;
+      for (std::int64_t d = 0; d < width; ++d)
+        expected[t * width + d] += table->want.at(shard.begin * width + d);
+    }
+  return explains(embedded, distance(values_of(embedded.got), expected));
+}
+
+// The first documents of all streams are right and everything behind them is wrong.
+bool behind_first_documents(const CaseView& view, const CaseTensor& tensor, std::int64_t& later) {
+  const auto wrong = wrong_tokens(tensor);
+  const Batch& b = view.batch;
+  for (const auto& rank : view.streams())
+    for (const auto& stream : rank) {
+      bool behind = false, any = false;
+      for (std::size_t i = 0; i < stream.size(); ++i) {
+        const bool starts =
+            i > 0 && std::binary_search(b.document_offsets.begin(), b.document_offsets.end(), stream[i]);
+        if (starts) {
+          if (behind && !any) return false;  // a whole later document is right
+          behind = true, any = false, ++later;
+        }
+        const bool bad = wrong.count(stream[i]) > 0;
+        if (bad && !behind) return false;
+        any |= bad;
+      }
+      if (behind && !any) return false;
+    }
+  return later > 0;
+}
+
+}  // namespace
+
+void shape_rules(const CaseView& view, std::vector<Cause>& causes) {
+  for (const auto& [tensor, reason] : view.evidence.placement)
+    if (tensor.starts_with("axis ") || tensor == "sp")
+      causes.push_back({tensor + " has no effect", reason, 0.95});
+  // Ranks that emit floor(tokens / tp) * tp tokens of each micro-batch.
+  const auto streams = view.streams();
+  for (const auto& tensor : view.evidence.tensors) {
+    if (tensor.key != "logprobs" || tensor.invalid.empty() || tensor.locals.empty()) continue;
+    const Mesh& mesh = view.map.mesh();
+    std::int64_t lost = 0;
+    for (const auto& local : tensor.locals) {
+      std::int64_t kept = 0;
+      for (const auto& stream : streams[static_cast<std::size_t>(data_rank(mesh, local.rank))])
+        kept += static_cast<std::int64_t>(stream.size()) / mesh.tp * mesh.tp;
+      if (local.view.shape.size() != 1 || local.view.shape[0] != kept) return;
+      lost += view.map.local("logprobs", local.rank).local_shape()[0] - kept;
+    }
+    if (lost > 0)
+      causes.push_back({"tokens dropped: the remainder of tokens / tp",
+                        "every rank emits floor(tokens / " + std::to_string(mesh.tp) + ") * " +
+                            std::to_string(mesh.tp) + " tokens of each micro-batch",
+                        kExact});
+  }
+}
+
+void load_rules(const CaseView& view, std::vector<Cause>& causes) {
+  if (view.first->moment.phase != Phase::load) return;
+  const CaseTensor& tensor = *view.first->tensor;
+  const auto wrong = view.wrong_of(Phase::load);
+  const std::string others = wrong.first > 1 ? "; so do " + std::to_string(wrong.first - 1) + " others" : "";
+  for (const auto& cause : shape_causes(view, tensor)) {
+    if (cause.name.find("permuted") != std::string::npos || cause.name.find("taken from") == 0 ||
+        cause.name.find("wrong place") != std::string::npos)
+      causes.push_back({"weight sharded in the wrong order: " + cause.name,
+                        tensor.key.substr(14) + " differs as loaded" + others + "; " + cause.evidence,
+                        kExact});
+    else if (cause.name.find("rounded to") == 0)
+      causes.push_back({"weight " + cause.name + " when loaded",
+                        tensor.key.substr(14) + others + ": " + cause.evidence, kExact});
+  }
+  if (tensor.wrong)
+    causes.push_back({"weights differ as loaded", tensor.key.substr(14) + others, 0.7});
+  else
+    causes.push_back({"replicas start from different weights",
+                      std::to_string(tensor.replicas_differ) + " elements of " + tensor.key.substr(14) +
+                          " differ between ranks that hold the same part, first " + tensor.replicas_where,
+                      kExact});
+}
+
+void count_rules(const CaseView& view, std::vector<Cause>& causes) {
+  const CaseTensor* tensor = view.find("denominators/token_mean");
+  const double want = tensor ? tensor->want.at(0) : 0;
+  // Where rank 0's count happens to be right, the others still tell.
+  const Mesh& mesh = view.map.mesh();
+  const int ranks = data_ranks(mesh);
+  if (!tensor) return;
+  if (ranks > 1 && static_cast<int>(tensor->locals.size()) == mesh.world()) {
+    Values counts(static_cast<std::size_t>(ranks), 0);
+    for (const auto& local : tensor->locals)
+      counts[static_cast<std::size_t>(data_rank(mesh, local.rank))] = local.view.at(0);
+    const double sum = std::accumulate(counts.begin(), counts.end(), 0.0);
+    const bool differ = std::any_of(counts.begin(), counts.end(), [&](double c) { return c != counts[0]; });
+    const std::string held =
+        "data ranks count " + ranks_text(counts) + " where " + short_number(want) + " labels are valid";
+    if (differ && sum == want)
+      causes.push_back({"label count not summed over data ranks", held + "; their sum is right", kExact});
+    else if (differ && std::fabs(sum - ranks * want) <= 1e-9 * want)
+      causes.push_back({"label count not summed over data ranks: a mean of per-rank means",
+                        held + "; their mean is right", kExact});
+  }
+  if (!tensor->wrong) return;
+  const double extra = tensor->got.at(0) - want;
+  const auto labels = mistaken_labels(view);
+  for (const auto& mistake : labels) {
+    const auto valid = std::count_if(mistake.labels.begin(), mistake.labels.end(),
+                                     [](std::int64_t label) { return label >= 0; });
+    if (static_cast<double>(valid) == tensor->got.at(0))
+      causes.push_back({mistake.name,
+                        "the count of valid labels is " + short_number(tensor->got.at(0)) + ", not " +
+                            short_number(want) + ", as if " + mistake.evidence,
+                        0.75});
+  }
+  if (extra < 0)
+    causes.push_back(
+        {"labels lost", short_number(-extra) + " of " + short_number(want) + " valid labels", 0.5});
+}
+
+void label_rules(const CaseView& view, std::vector<Cause>& causes) {
+  const CaseTensor *logprobs = view.find("logprobs"), *logits = view.find("logits");
+  if (!logprobs || !logprobs->wrong || !logits || logits->wrong || logits->want.shape.size() != 2) return;
+  const Values got = values_of(logprobs->got);
+  const auto residual = [&](const LogSoftmax& softmax, const std::vector<std::int64_t>& labels) {
+    Values expected(got.size());
+    for (std::size_t t = 0; t < got.size(); ++t)
+      expected[t] = softmax.of(static_cast<std::int64_t>(t), labels[t]);
+    return distance(got, expected);
+  };
+  const LogSoftmax exact(logits->want, false);
+  for (const auto& mistake : mistaken_labels(view))
+    if (explains(*logprobs, residual(exact, mistake.labels)))
+      causes.push_back({mistake.name,
+                        std::string("logits are right, and the logprobs are theirs if ") + mistake.evidence,
+                        kExact + 0.01});
+  const LogSoftmax rounded(logits->want, true);
+  if (explains(*logprobs, residual(rounded, view.batch.labels)))
+    causes.push_back({"log-softmax of logits rounded to bfloat16",
+                      "logits are right, and the logprobs are those of their bfloat16 values", kExact});
+  for (auto cause : shape_causes(view, *logprobs)) {
+    cause.evidence = "logits are right, logprobs are not: " + cause.evidence;
+    causes.push_back(std::move(cause));
+  }
+}
+
+void forward_rules(const CaseView& view, std::vector<Cause>& causes) {
+  const Moment& moment = view.first->moment;
+  const bool forward = moment.phase == Phase::forward || moment.phase == Phase::logits;
+  if (!forward || !view.first->tensor->wrong || !view.first->tensor->invalid.empty()) return;
+  const CaseTensor& tensor = *view.first->tensor;
+  if (moment.step > 1) {
+    // The same code was right in step 1 and the weights after it are right: other weights were used.
+    const std::string before = "step" + std::to_string(moment.step - 1) + "/";
+    if (view.wrong_of(Phase::update, moment.step - 1).first == 0)
+      causes.push_back({"old weights used in step " + std::to_string(moment.step),
+                        block_words(view, moment.name) + " was right in step 1, and the weights after " +
+                            before.substr(0, 5) + " are right, but its output in the next step is not",
+                        0.85});
+    return;
+  }
+  if (moment.name == "embed" && unmasked_embedding(view, tensor)) {
+    causes.push_back({"embedding rows outside the vocabulary shard not masked",
+                      "got = want + the first row of every other tp rank's shard, at every token", kExact});
+    return;
+  }
+  if (moment.phase == Phase::logits) {
+    for (auto cause : shape_causes(view, tensor)) {
+      if (view.right("activations/norm"))
+        cause.evidence = "the final norm is right, logits are not: " + cause.evidence;
+      causes.push_back(std::move(cause));
+    }
+    return;
+  }
+  const std::string block = block_words(view, moment.name);
+  std::int64_t later = 0;
+  if (behind_first_documents(view, tensor, later))
+    causes.push_back(
+        {"boundaries between documents lost in " + block,
+         "the first document of every stream is right, all " + std::to_string(later) + " others are wrong",
+         0.9});
+  for (auto cause : shape_causes(view, tensor)) {
+    // A number without a name says less than the place does.
+    if (cause.name.find("constant factor") == 0) continue;
+    cause.name += " in the output of " + block;
+    causes.push_back(std::move(cause));
+  }
+  const double norm = norm_of(values_of(tensor.want)), relative = norm > 0 ? difference_of(tensor) / norm : 0;
+  if (relative > 1e-6 && relative < 1e-2)
+    causes.push_back({"low precision inside " + block,
+                      "the difference is " + short_number(relative) + " of its output, its input is right",
+                      0.55});
+  causes.push_back({block + " computes something else",
+                    "its input is right, its output differs by " + short_number(relative) +
+                        " of its norm at " + std::to_string(wrong_tokens(tensor).size()) + " of " +
+                        std::to_string(view.batch.tokens()) + " tokens",
+                    kLocated});
+}
+
+void loss_rules(const CaseView& view, std::vector<Cause>& causes) {
+  const CaseTensor *tensor = view.find("loss/token_mean"), *logprobs = view.find("logprobs");
+  if (!tensor || !tensor->wrong || !logprobs || logprobs->wrong) return;
+  const Batch& b = view.batch;
+  // Sums of the negative logprobs and counts of labels over a range of tokens.
+  struct Part {
+    double sum = 0, count = 0;
+    double mean() const { return count > 0 ? sum / count : 0; }
+  };
+  const auto part_of = [&](Range tokens) {
+    Part part;
+    for (std::int64_t t = tokens.begin; t < tokens.end; ++t) {
+      if (b.labels[static_cast<std::size_t>(t)] < 0) continue;
+      part.sum -= logprobs->want.at(t), ++part.count;
+    }
+    return part;
+  };
+  const Part all = part_of({0, b.tokens()});
+  std::vector<Part> micro_batches, rows, documents;
+  double by_rows = 0, by_documents = 0;
+  for (std::int64_t m = 0; m < b.micro_batches(); ++m) {
+    micro_batches.push_back(part_of(b.micro_batch_tokens(m)));
+    const Range r = b.micro_batch_rows(m);
+    by_rows += micro_batches.back().mean() * static_cast<double>(r.size()) / static_cast<double>(b.rows());
+    by_documents += micro_batches.back().mean() *
+                    static_cast<double>(b.row_offsets[r.end] - b.row_offsets[r.begin]) /
+                    static_cast<double>(b.documents());
+  }
+  for (std::int64_t r = 0; r < b.rows(); ++r) rows.push_back(part_of(b.row_tokens(r)));
+  for (std::int64_t d = 0; d < b.documents(); ++d) documents.push_back(part_of(b.document(d)));
+  const auto sum_of_means = [](const std::vector<Part>& parts) {
+    double sum = 0;
+    for (const auto& part : parts) sum += part.mean();
+    return sum;
+  };
+  const auto filled = [](const std::vector<Part>& parts) {
+    return std::max(1.0, static_cast<double>(std::count_if(parts.begin(), parts.end(),
+                                                           [](const Part& p) { return p.count > 0; })));
+  };
+  struct Mistake {
+    const char* name;
+    double value;
+  };
+  const double tokens = static_cast<double>(b.tokens());
+  const Mistake mistakes[] = {
+      {"loss summed over micro-batches: not divided by their number", sum_of_means(micro_batches)},
+      {"mean of micro-batch means instead of the mean over tokens",
+       sum_of_means(micro_batches) / filled(micro_batches)},
+      {"micro-batch means weighted by their rows", by_rows},
+      {"micro-batch means weighted by their documents", by_documents},
+      {"mean of row means instead of the mean over tokens", sum_of_means(rows) / filled(rows)},
+      {"mean of document means instead of the mean over tokens", sum_of_means(documents) / filled(documents)},
+      {"loss not divided by the count of labels", all.sum},
+      {"loss divided by all tokens instead of valid labels", all.sum / tokens},
+      {"loss of the last micro-batch alone", micro_batches.back().sum / std::max(1.0, all.count)},
+  };
+  const double got = tensor->got.at(0), want = tensor->want.at(0);
+  for (const auto& mistake : mistakes) {
+    const bool hits = std::fabs(got - mistake.value) <= 1e-10 * std::fabs(got);
+    if (hits && std::fabs(mistake.value - want) > 1e-6 * std::fabs(want))
+      causes.push_back({mistake.name,
+                        "logprobs are right, and the loss " + short_number(got) +
+                            " (right: " + short_number(want) + ") is exactly that of them",
+                        0.95});
+  }
+  for (auto cause : shape_causes(view, *tensor)) causes.push_back(std::move(cause));
+  int alike = 0, losses = 0;
+  for (const auto& entry : view.order) {
+    if (entry.moment.phase != Phase::loss || !entry.tensor->invalid.empty()) continue;
+    const double other = entry.tensor->want.at(0);
+    ++losses,
+        alike += std::fabs(entry.tensor->got.at(0) * want - got * other) <= 1e-10 * std::fabs(got * other);
+  }
+  causes.push_back(
+      {"loss times a constant factor " + short_number(got / want),
+       "logprobs and counts are right; " + std::to_string(alike) + " of " + std::to_string(losses) +
+           " losses have this factor: divided or multiplied by a number of ranks or micro-batches",
+       alike == losses && losses > 1 ? 0.7 : 0.5});
+}
+
+}  // namespace meshparity::diagnose
