@@ -1,0 +1,99 @@
+// Two authors, one truth: impl's plan and scenarios/placements.toml were written apart, and every rank of
+// every parameter must hold the same indices by both.
+#include <catch2/catch.hpp>
+
+#include "harness/layout/layout.h"
+#include "harness/types/error.h"
+#include "impl/parallel/plan.h"
+#include "scenarios/load.h"
+
+namespace meshparity {
+namespace {
+
+// What of the plan and the table differs for one parameter on one rank, or nothing.
+std::string difference(const impl::Plan& plan, const impl::PlanRow& row, const ParameterPlacement& placement,
+                       const layout::LayoutMap& map, int rank) {
+  if (row.name != placement.name) return "order: " + row.name + " where the table has " + placement.name;
+  if (row.shape != placement.shape) return "shape " + shape_text(row.shape);
+  if (row.tp_dim != placement.tp_dim) return "tp_dim " + std::to_string(row.tp_dim);
+  if (!(row.tp_blocks == placement.tp_blocks)) return "tp_blocks";
+  if (row.fsdp_dim != placement.fsdp_dim) return "fsdp_dim " + std::to_string(row.fsdp_dim);
+  if (row.expert != placement.expert) return "expert";
+  // The same declaration could still be cut differently: a tensor that holds its own flat indices is cut by
+  // the plan, and the table says which numbers must come out.
+  const at::Tensor full = at::arange(shape_numel(row.shape), at::kLong).view(row.shape);
+  const at::Tensor shard = plan.shard(row, full).contiguous();
+  const HostTensor numbered = HostTensor::from_int64(
+      row.shape, {full.const_data_ptr<std::int64_t>(), full.const_data_ptr<std::int64_t>() + full.numel()});
+  const HostTensor want = layout::shard(map.local("weights/" + row.name, rank), numbered.view());
+  if (shard.sizes().vec() != want.shape)
+    return "rank " + std::to_string(rank) + " holds " + shape_text(shard.sizes().vec()) +
+           ", the table says " + shape_text(want.shape);
+  const std::int64_t* got = shard.const_data_ptr<std::int64_t>();
+  if (std::vector<std::int64_t>(got, got + shard.numel()) != want.to_int64())
+    return "rank " + std::to_string(rank) + " holds other indices than the table says";
+  return "";
+}
+
+std::vector<std::string> differences(const ModelConfig& config, const Mesh& mesh, bool sp,
+                                     const std::function<void(impl::Plan&)>& edit = nullptr) {
+  Batch batch;
+  batch.document_offsets = {0}, batch.row_offsets = {0}, batch.micro_batch_offsets = {0};
+  Flags flags;
+  flags.sp = sp;
+  const PlacementTable table = scenarios::load_placements(config);
+  const layout::LayoutMap map(config, mesh, flags, batch, table);
+  std::vector<std::string> found;
+  for (int rank = 0; rank < mesh.world(); ++rank) {
+    impl::Plan plan = impl::make_plan(config, mesh, sp, rank);
+    if (edit) edit(plan);
+    REQUIRE(plan.rows.size() == table.size());
+    for (std::size_t i = 0; i < table.size(); ++i)
+      if (const auto d = difference(plan, plan.rows[i], table[i], map, rank); !d.empty())
+        found.push_back(mesh.text() + " " + table[i].name + ": " + d);
+  }
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE("impl's plan and placements.toml place every parameter alike") {
+  int compared = 0;
+  for (const char* model : {"tiny-dense", "tiny-moe"}) {
+    const ModelConfig config = scenarios::load_model(model);
+    for (const int tp : {1, 2, 3, 4, 6, 8})
+      for (const int fsdp : {1, 2, 3})
+        for (const bool sp : {false, true}) {
+          Mesh mesh;
+          mesh.tp = tp, mesh.fsdp = fsdp;
+          Flags flags;
+          flags.sp = sp && tp > 1;
+          // What a model refuses no rank ever cuts.
+          if (sp != flags.sp || !refusal(mesh, flags, config).empty()) continue;
+          CHECK(differences(config, mesh, sp) == std::vector<std::string>{});
+          ++compared;
+        }
+  }
+  CHECK(compared == 36);
+}
+
+TEST_CASE("a plan that cuts one parameter otherwise is found") {
+  const ModelConfig config = scenarios::load_model("tiny-dense");
+  Mesh mesh;
+  mesh.tp = 4;
+  const auto with = [&](const std::string& name, const std::function<void(impl::PlanRow&)>& edit) {
+    return differences(config, mesh, false, [&](impl::Plan& plan) { edit(plan.row(name)); }).size();
+  };
+  const std::string layer = "model.layers.0.";
+  CHECK(with(layer + "linear_attn.conv1d.weight", [](impl::PlanRow& row) {
+          row.tp_blocks = {{row.shape[0], 1, false}};
+        }) == 4);
+  CHECK(with(layer + "linear_attn.norm.weight", [](impl::PlanRow& row) { row.fsdp_dim = -1; }) == 4);
+  CHECK(with("model.layers.3.self_attn.k_proj.weight", [](impl::PlanRow& row) {
+          row.replica_unit = [](std::int64_t units, std::int64_t, std::int64_t index) {
+            return index % units;
+          };
+        }) == 2);  // ranks 1 and 2 of four
+}
+
+}  // namespace meshparity
