@@ -39,4 +39,13 @@ struct CaseLine {
 };
 std::vector<CaseLine> load_cases(const std::string& name_or_path);
 
+// scenarios/faults/not_planted.toml: rows of the public list of faults that nothing here can show yet.
+struct UnplantedFault {
+  std::string id;
+  std::string kind;       // layout, communication, ...
+  std::string waits_for;  // axis or lane that must come first, or why none will
+  std::string why;        // more words, may be empty
+};
+std::vector<UnplantedFault> load_unplanted_faults();
+
 }  // namespace meshparity::scenarios

@@ -1,16 +1,17 @@
 // meshparity faults: the planted faults, and the proof that the gate's own scenarios catch each at the tensor
-// one would name.
+// one would name, and name its cause.
 #include <cstdio>
-#include <fstream>
 #include <iostream>
 
 #include "harness/cli/case_arguments.h"
+#include "harness/cli/fault_table.h"
 #include "harness/cli/sweep.h"
 #include "harness/cli/verbs.h"
 #include "harness/types/error.h"
 #include "harness/types/glob.h"
 #include "reports/report.h"
 #include "scenarios/faults/fault.h"
+#include "scenarios/load.h"
 
 namespace meshparity::cli {
 namespace {
@@ -19,7 +20,11 @@ int list_faults() {
   for (const auto& fault : faults::all())
     std::printf("%-36s %-11s %-45s %s\n", fault.id.c_str(), fault.check.c_str(), fault.tensor.c_str(),
                 fault.what.c_str());
-  std::printf("%zu faults\n", faults::all().size());
+  const auto waiting = scenarios::load_unplanted_faults();
+  for (const auto& row : waiting)
+    std::printf("%-36s not planted: waits for %s%s%s\n", row.id.c_str(), row.waits_for.c_str(),
+                row.why.empty() ? "" : "; ", row.why.c_str());
+  std::printf("%zu faults planted, %zu rows of the public list wait\n", faults::all().size(), waiting.size());
   return 0;
 }
 
@@ -32,52 +37,63 @@ const CheckResult* named_failure(const CaseResult& result, const faults::Fault& 
   return nullptr;
 }
 
-int run_faults(const std::vector<std::string>& ids, const SweepOptions& options) {
+void print(const FaultRun& run, const CaseResult& faulted, const CaseResult& twin) {
+  std::printf("%s %-36s %s\n", run.caught() ? "CAUGHT" : "MISSED", run.fault->id.c_str(),
+              run.case_line.c_str());
+  if (run.named) {
+    std::printf("       %s %s %s, %.3gx its bound\n", std::string(state_name(run.named->state)).c_str(),
+                run.named->check.c_str(), run.named->tensor.c_str(), run.named->bound_used);
+    std::printf("       first   %s\n       cause   %s (confidence %.2f)%s\n", run.first.c_str(),
+                run.cause.c_str(), run.confidence,
+                run.cause_right() ? "" : (", not \"" + run.fault->cause + "\"").c_str());
+  } else {
+    std::printf("       %s; no failing %s matches %s%s\n", std::string(state_name(faulted.state)).c_str(),
+                run.fault->check.c_str(), run.fault->tensor.c_str(),
+                faulted.reason.empty() ? "" : (": " + faulted.reason).c_str());
+  }
+  if (!run.twin_green)
+    std::printf("       the unfaulted twin is not green: %s %s\n",
+                std::string(state_name(twin.state)).c_str(), twin.reason.c_str());
+}
+
+int run_faults(const std::vector<std::string>& ids, const SweepOptions& options,
+               const std::string& markdown) {
+  if (!markdown.empty() && !ids.empty())
+    throw InputError("--markdown writes the table of all faults: give no ids");
   std::vector<const faults::Fault*> chosen;
   for (const auto& id : ids) chosen.push_back(&faults::find(id));
   if (ids.empty())
     for (const auto& fault : faults::all()) chosen.push_back(&fault);
 
-  // For every fault and case: the faulted run and its unfaulted twin, one sweep for all.
-  struct Entry {
-    const faults::Fault* fault;
-    std::size_t faulted, twin;
-  };
+  // For every fault and case: the unfaulted twin and the faulted run, one sweep for all.
   std::vector<CaseSpec> cases;
-  std::vector<Entry> entries;
+  std::vector<FaultRun> runs;
   for (const auto* fault : chosen)
     for (const auto& line : fault->cases) {
       CaseSpec spec = single_case(line);
-      const std::size_t twin = cases.size();
       cases.push_back(spec);
       spec.fault = fault->id;
       cases.push_back(spec);
-      entries.push_back({fault, twin + 1, twin});
+      runs.push_back({});
+      runs.back().fault = fault, runs.back().case_line = line;
     }
   const auto results = sweep(cases, options, [](const CaseResult&) {});
-  int caught = 0;
-  for (const auto& entry : entries) {
-    const CaseResult& faulted = results[entry.faulted];
-    const CheckResult* named = named_failure(faulted, *entry.fault);
-    const bool green = results[entry.twin].state == State::pass;
-    const bool ok = named && green;
-    caught += ok;
-    std::printf("%s %-36s %s\n", ok ? "CAUGHT" : "MISSED", entry.fault->id.c_str(),
-                results[entry.twin].case_line.c_str());
-    if (named)
-      std::printf("       %s %s %s, %.3gx its bound\n", std::string(state_name(named->state)).c_str(),
-                  named->check.c_str(), named->tensor.c_str(), named->bound_used);
-    else
-      std::printf("       %s; no failing %s matches %s%s\n", std::string(state_name(faulted.state)).c_str(),
-                  entry.fault->check.c_str(), entry.fault->tensor.c_str(),
-                  faulted.reason.empty() ? "" : (": " + faulted.reason).c_str());
-    if (!green)
-      std::printf("       the unfaulted twin is not green: %s %s\n",
-                  std::string(state_name(results[entry.twin].state)).c_str(),
-                  results[entry.twin].reason.c_str());
+  int caught = 0, named = 0, misled = 0;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const CaseResult &twin = results[2 * i], &faulted = results[2 * i + 1];
+    FaultRun& run = runs[i];
+    run.named = named_failure(faulted, *run.fault);
+    run.twin_green = twin.state == State::pass;
+    if (run.named) read_explanation(*run.named, run);
+    caught += run.caught(), named += run.cause_right(), misled += run.misled();
+    print(run, faulted, twin);
   }
-  std::printf("%d of %zu planted faults caught at the tensor named, twins green\n", caught, entries.size());
-  return caught == static_cast<int>(entries.size()) && !entries.empty() ? 0 : 1;
+  std::printf(
+      "%d of %zu planted faults caught at the tensor named, twins green; %d causes named, %d confidently "
+      "wrong\n",
+      caught, runs.size(), named, misled);
+  if (!markdown.empty()) reports::write_file(markdown, faults_markdown(runs));
+  return caught == static_cast<int>(runs.size()) && !runs.empty() && misled == 0 ? 0 : 1;
 }
 
 }  // namespace
@@ -89,6 +105,7 @@ void add_faults(CLI::App& app, Chosen& chosen) {
       ->callback([&chosen] { chosen.run = [] { return list_faults(); }; });
   struct Options {
     std::vector<std::string> ids;
+    std::string markdown;
     SweepOptions sweep;
   };
   auto options = std::make_shared<Options>();
@@ -96,7 +113,10 @@ void add_faults(CLI::App& app, Chosen& chosen) {
       "run", "Plant each fault in the gate's own cases; its twin without fault must be green");
   run->add_option("ids", options->ids, "fault ids (default: all)");
   run->add_option("--jobs", options->sweep.jobs, "worker processes")->check(CLI::Range(1, 256));
-  run->callback([options, &chosen] { chosen.run = [o = options] { return run_faults(o->ids, o->sweep); }; });
+  run->add_option("--markdown", options->markdown, "write the table of all faults (docs/faults.md)");
+  run->callback([options, &chosen] {
+    chosen.run = [o = options] { return run_faults(o->ids, o->sweep, o->markdown); };
+  });
 }
 
 }  // namespace meshparity::cli

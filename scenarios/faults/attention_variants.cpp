@@ -11,6 +11,7 @@ Fault attn_gate_rows_tail_reshard() {
           "NVIDIA/Megatron-LM#4841",
           "grads",
           "model.layers.*.self_attn.q_proj.weight",
+          "attention of layer * computes something else",
           {"--model tiny-dense --batch rows --mesh tp2", "--model tiny-moe --batch single --mesh fsdp2"},
           [](impl::Seams& seams) {
             seams.primitives = [](impl::Primitives& p) {
@@ -28,6 +29,7 @@ Fault partial_rope_tail() {
           "constructed",
           "grads",
           "model.layers.*.self_attn.k_norm.weight",
+          "attention of layer * computes something else",
           {"--model tiny-dense --batch rows --mesh dp2", "--model tiny-moe --batch packed-odd --mesh tp3"},
           [](impl::Seams& seams) {
             seams.primitives = [](impl::Primitives& p) {

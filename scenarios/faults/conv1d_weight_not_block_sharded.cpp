@@ -9,6 +9,7 @@ Fault conv1d_weight_not_block_sharded() {
           "NVIDIA-NeMo/Megatron-Bridge#1694",
           "grads",
           "model.layers.*.linear_attn.conv1d.weight",
+          "weight sharded in the wrong order*",
           {"--model tiny-dense --batch rows --mesh tp2", "--model tiny-moe --batch single --mesh tp3"},
           [](impl::Seams& seams) {
             seams.plan = edit_rows("*linear_attn.conv1d.weight", [](impl::PlanRow& row) {

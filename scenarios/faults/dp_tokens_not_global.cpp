@@ -11,6 +11,7 @@ Fault dp_tokens_not_global() {
       "huggingface/transformers#34242",
       "loss",
       "denominators/token_mean",
+      "label count not summed over data ranks*",
       {"--model tiny-dense --batch rows --mesh dp2", "--model tiny-moe --batch packed-odd --mesh fsdp2.tp2"},
       [](impl::Seams& seams) {
         seams.normaliser = [](impl::Normaliser& normaliser) {

@@ -9,20 +9,35 @@ Fault gdn_inproj_flat_tp_split();
 Fault conv1d_weight_not_block_sharded();
 Fault kv_replica_misindex();
 Fault attn_gate_rows_tail_reshard();
+Fault gdn_ba_interleaved_split();
 // Communication.
 Fault sp_norm_grad_no_allreduce();
 Fault gdn_outnorm_grad_tp_missing();
 Fault kv_replica_grad_unsummed();
 Fault moe_tp_input_grad_partial();
+Fault moe_tp_noep_grad_placement();
+Fault router_grad_tp_missing();
 Fault partial_input_grad_attention();
 Fault gather_bwd_reduce_duplicated();
 Fault shared_expert_reduced_twice();
+Fault shared_expert_partial_not_reduced();
+Fault shared_expert_gate_double_gather();
 Fault vocab_embed_mask_wrong();
 Fault param_gather_stale();
+Fault grad_buffer_dirty_after_gather();
+Fault hsdp_accum_not_replicated();
+Fault replicated_init_differs();
+Fault sp_flag_noop();
 // Normalisation and optimizer.
 Fault dp_tokens_not_global();
+Fault ga_loss_not_divided();
+Fault microbatch_split_changes_objective();
 Fault gradnorm_replicated_overcount();
 Fault zero_grad_missing();
+Fault clip_norms_desync();
+Fault step_count_per_rank();
+Fault master_weight_not_refreshed();
+Fault idle_expert_not_stepped();
 // Data and packing.
 Fault odd_length_split_drops_tail();
 Fault labels_shifted_twice();
@@ -34,24 +49,42 @@ Fault topk_norm_missing();
 Fault router_gemm_bf16_out();
 Fault a_log_bf16();
 Fault logits_bf16_lse();
+Fault fsdp_reduce_dtype_partial();
+Fault ce_grad_rounded_before_subtract();
+Fault gdn_bwd_kernel_miscompiled();
 
 const std::vector<Fault>& all() {
   static const std::vector<Fault> list = {gdn_inproj_flat_tp_split(),
                                           conv1d_weight_not_block_sharded(),
                                           kv_replica_misindex(),
                                           attn_gate_rows_tail_reshard(),
+                                          gdn_ba_interleaved_split(),
                                           sp_norm_grad_no_allreduce(),
                                           gdn_outnorm_grad_tp_missing(),
                                           kv_replica_grad_unsummed(),
                                           moe_tp_input_grad_partial(),
+                                          moe_tp_noep_grad_placement(),
+                                          router_grad_tp_missing(),
                                           partial_input_grad_attention(),
                                           gather_bwd_reduce_duplicated(),
                                           shared_expert_reduced_twice(),
+                                          shared_expert_partial_not_reduced(),
+                                          shared_expert_gate_double_gather(),
                                           vocab_embed_mask_wrong(),
                                           param_gather_stale(),
+                                          grad_buffer_dirty_after_gather(),
+                                          hsdp_accum_not_replicated(),
+                                          replicated_init_differs(),
+                                          sp_flag_noop(),
                                           dp_tokens_not_global(),
+                                          ga_loss_not_divided(),
+                                          microbatch_split_changes_objective(),
                                           gradnorm_replicated_overcount(),
                                           zero_grad_missing(),
+                                          clip_norms_desync(),
+                                          step_count_per_rank(),
+                                          master_weight_not_refreshed(),
+                                          idle_expert_not_stepped(),
                                           odd_length_split_drops_tail(),
                                           labels_shifted_twice(),
                                           packed_boundary_target(),
@@ -60,7 +93,10 @@ const std::vector<Fault>& all() {
                                           topk_norm_missing(),
                                           router_gemm_bf16_out(),
                                           a_log_bf16(),
-                                          logits_bf16_lse()};
+                                          logits_bf16_lse(),
+                                          fsdp_reduce_dtype_partial(),
+                                          ce_grad_rounded_before_subtract(),
+                                          gdn_bwd_kernel_miscompiled()};
   return list;
 }
 

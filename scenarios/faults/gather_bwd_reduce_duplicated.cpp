@@ -25,6 +25,7 @@ Fault gather_bwd_reduce_duplicated() {
           "THUDM/slime#1748",
           "grads",
           "model.layers.0.input_layernorm.weight",
+          "input gradient multiplied by tp at layers.*.linear_attn",
           {"--model tiny-dense --batch rows --mesh tp2 --sp on",
            "--model tiny-moe --batch packed-odd --mesh tp3 --sp on"},
           [](impl::Seams& seams) { seams.collectives = wrap_collectives<SumIdenticalGradients>(); }};

@@ -10,6 +10,7 @@ Fault gdn_inproj_flat_tp_split() {
           "NVIDIA/Megatron-LM#1989",
           "grads",
           "model.layers.*.linear_attn.in_proj_qkv.weight",
+          "weight sharded in the wrong order*",
           {"--model tiny-dense --batch rows --mesh tp2", "--model tiny-moe --batch packed-odd --mesh tp3"},
           [](impl::Seams& seams) {
             seams.plan = edit_rows("*linear_attn.in_proj_qkv.weight", [](impl::PlanRow& row) {

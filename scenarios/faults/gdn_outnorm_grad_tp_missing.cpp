@@ -11,6 +11,7 @@ Fault gdn_outnorm_grad_tp_missing() {
       "NVIDIA/Megatron-LM#7452",
       "grads",
       "model.layers.*.linear_attn.norm.weight",
+      "gradient all-reduce over tp missing",
       {"--model tiny-dense --batch rows --mesh tp2", "--model tiny-moe --batch packed-odd --mesh tp6"},
       [](impl::Seams& seams) {
         seams.plan =

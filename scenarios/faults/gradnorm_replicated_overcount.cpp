@@ -9,6 +9,7 @@ Fault gradnorm_replicated_overcount() {
           "NVIDIA-NeMo/RL#3788",
           "grad_norm",
           "grad_norm",
+          "gradient norm counts parameters replicated over tp *",
           {"--model tiny-dense --batch rows --mesh tp2",
            "--model tiny-moe --batch packed-odd --mesh fsdp2.tp3 --sp on"},
           [](impl::Seams& seams) {

@@ -9,6 +9,7 @@ Fault kv_replica_grad_unsummed() {
           "bigcode-project/Megatron-LM#37",
           "grads",
           "model.layers.*.self_attn.?_proj.weight",
+          "gradient all-reduce over tp missing",
           {"--model tiny-dense --batch rows --mesh tp4", "--model tiny-moe --batch single --mesh tp2"},
           [](impl::Seams& seams) {
             seams.plan = edit_rows("*self_attn.?_proj.weight", [](impl::PlanRow& row) {

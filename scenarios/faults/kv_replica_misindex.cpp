@@ -9,6 +9,7 @@ Fault kv_replica_misindex() {
           "PrimeIntellect-ai/prime-rl#3042",
           "grads",
           "model.layers.*.self_attn.?_proj.weight",
+          "weight sharded in the wrong order*",
           {"--model tiny-dense --batch rows --mesh tp4", "--model tiny-dense --batch single --mesh dp2.tp4"},
           [](impl::Seams& seams) {
             seams.plan = edit_rows("*self_attn.?_proj.weight", [](impl::PlanRow& row) {

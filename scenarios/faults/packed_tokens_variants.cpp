@@ -23,6 +23,7 @@ Fault gdn_packed_no_reset() {
           "pytorch/torchtitan#3892",
           "logits",
           "logits",
+          "boundaries between documents lost in GatedDeltaNet of layer 0",
           {"--model tiny-dense --batch packed-odd --mesh fsdp2", "--model tiny-moe --batch rows --mesh tp2"},
           [](impl::Seams& seams) {
             seams.primitives = [](impl::Primitives& p) {
@@ -43,6 +44,7 @@ Fault labels_shifted_twice() {
           "modelscope/ms-swift#10185",
           "logprobs",
           "logprobs",
+          "labels shifted twice",
           {"--model tiny-dense --batch single --mesh dp2", "--model tiny-moe --batch rows --mesh tp2"},
           [](impl::Seams& seams) {
             seams.layout = edit_micro_batches([](MicroBatchTokens& tokens, const Mesh&) {
@@ -59,6 +61,7 @@ Fault packed_boundary_target() {
           "NVIDIA-BioNeMo/bionemo-recipes#1449",
           "loss",
           "denominators/token_mean",
+          "label across document boundaries",
           {"--model tiny-dense --batch packed-odd --mesh fsdp2", "--model tiny-moe --batch rows --mesh tp3"},
           [](impl::Seams& seams) {
             seams.layout = edit_micro_batches([](MicroBatchTokens& tokens, const Mesh&) {
@@ -74,6 +77,7 @@ Fault odd_length_split_drops_tail() {
           "pytorch/torchtitan#1306",
           "logits",
           "logits",
+          "tokens dropped: *",
           {"--model tiny-dense --batch single --mesh tp2 --sp on",
            "--model tiny-moe --batch rows --mesh tp3 --sp on"},
           [](impl::Seams& seams) {

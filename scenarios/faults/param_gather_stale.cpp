@@ -29,6 +29,7 @@ Fault param_gather_stale() {
           "NVIDIA/Megatron-LM#950",
           "weights",
           "step2/model.layers.2.*",
+          "old weights used in step 2",
           {"--model tiny-dense --batch rows --mesh fsdp2", "--model tiny-moe --batch rows --mesh fsdp3"},
           [](impl::Seams& seams) { seams.collectives = wrap_collectives<KeepFirstGather>(); }};
 }

@@ -27,6 +27,7 @@ Fault moe_tp_input_grad_partial() {
           "pytorch/torchtitan#1805",
           "grads",
           "model.layers.*.post_attention_layernorm.weight",
+          "input-gradient all-reduce over tp missing at layers.*.mlp",
           {"--model tiny-moe --batch rows --mesh tp2", "--model tiny-moe --batch packed-odd --mesh tp3"},
           [](impl::Seams& seams) {
             seams.collectives = wrap_collectives<SkipInputReduction>(std::string("*.mlp:backward"));
@@ -40,6 +41,7 @@ Fault partial_input_grad_attention() {
       "pytorch/pytorch#172932",
       "grads",
       "model.layers.*.input_layernorm.weight",
+      "input-gradient all-reduce over tp missing at layers.*.self_attn",
       {"--model tiny-dense --batch rows --mesh tp2", "--model tiny-moe --batch single --mesh dp2.tp3"},
       [](impl::Seams& seams) {
         seams.collectives = wrap_collectives<SkipInputReduction>(std::string("*.self_attn:backward"));

@@ -18,6 +18,7 @@ Fault a_log_bf16() {
           "sgl-project/sglang#20741",
           "grads",
           "model.layers.*.linear_attn.A_log",
+          "weight rounded to bfloat16 when loaded",
           {"--model tiny-dense --batch rows --mesh fsdp2", "--model tiny-moe --batch single --mesh dp1"},
           [](impl::Seams& seams) {
             seams.dtypes = [](impl::DtypePolicy& policy) {
@@ -34,6 +35,7 @@ Fault logits_bf16_lse() {
           "AI-Hypercomputer/maxtext#5231",
           "logprobs",
           "logprobs",
+          "log-softmax of logits rounded to bfloat16",
           {"--model tiny-dense --batch rows --mesh tp2", "--model tiny-moe --batch packed-odd --mesh fsdp2"},
           [](impl::Seams& seams) {
             seams.primitives = [](impl::Primitives& p) {

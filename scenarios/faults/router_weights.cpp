@@ -11,6 +11,7 @@ Fault topk_norm_missing() {
           "pytorch/torchtitan#1448",
           "logits",
           "logits",
+          "mixture of experts of layer 0 computes something else",
           {"--model tiny-moe --batch rows --mesh tp2", "--model tiny-moe --batch single --mesh dp1"},
           [](impl::Seams& seams) {
             seams.primitives = [](impl::Primitives& p) {
@@ -29,6 +30,7 @@ Fault router_gemm_bf16_out() {
           "marin-community/marin#8435",
           "logits",
           "logits",
+          "low precision inside mixture of experts of layer 0",
           {"--model tiny-moe --batch rows --mesh fsdp2",
            "--model tiny-moe --batch packed-odd --mesh tp2 --sp on"},
           [](impl::Seams& seams) {

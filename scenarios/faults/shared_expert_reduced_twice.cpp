@@ -13,6 +13,7 @@ Fault shared_expert_reduced_twice() {
           "sgl-project/sglang#26845",
           "grads",
           "model.layers.*.mlp.shared_expert.down_proj.weight",
+          "mixture of experts of layer 0 computes something else",
           {"--model tiny-moe --batch rows --mesh tp2", "--model tiny-moe --batch single --mesh tp3 --sp on"},
           [](impl::Seams& seams) {
             // The plan is the seam that knows the mesh; all ranks store the same number.

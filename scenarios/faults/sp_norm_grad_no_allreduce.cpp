@@ -10,6 +10,7 @@ Fault sp_norm_grad_no_allreduce() {
           "NVIDIA/Megatron-LM#1446",
           "grads",
           "model.layers.*.input_layernorm.weight",
+          "gradient all-reduce over tp missing",
           {"--model tiny-dense --batch rows --mesh tp2 --sp on",
            "--model tiny-moe --batch packed-odd --mesh tp3 --sp on"},
           [](impl::Seams& seams) {

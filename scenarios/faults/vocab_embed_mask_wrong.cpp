@@ -12,6 +12,7 @@ Fault vocab_embed_mask_wrong() {
       "TTrace, arXiv 2506.09280",
       "logits",
       "logits",
+      "embedding rows outside the vocabulary shard not masked",
       {"--model tiny-dense --batch rows --mesh tp2", "--model tiny-moe --batch single --mesh tp3 --sp on"},
       [](impl::Seams& seams) {
         seams.primitives = [](impl::Primitives& p) {

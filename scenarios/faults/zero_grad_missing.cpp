@@ -10,6 +10,7 @@ Fault zero_grad_missing() {
           "TrainCheck, stackoverflow-60335387",
           "weights",
           "step2/model.layers.*",
+          "gradients not cleared between steps",
           {"--model tiny-dense --batch rows --mesh dp1", "--model tiny-moe --batch rows --mesh fsdp2.tp2"},
           [](impl::Seams& seams) {
             seams.optimizer = [](impl::Optimizer& optimizer) {

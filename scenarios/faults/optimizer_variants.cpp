@@ -1,0 +1,127 @@
+// Right gradients, wrong step: buffers not cleared, clipping that differs between replicas, steps counted per
+// micro-batch, parameters written without their master copy, idle experts left out.
+#include "impl/parallel/token_layout.h"
+#include "impl/train/optimizer.h"
+#include "scenarios/faults/decorators.h"
+#include "scenarios/faults/this_rank.h"
+
+namespace meshparity::faults {
+
+Fault grad_buffer_dirty_after_gather() {
+  return {"grad-buffer-dirty-after-gather",
+          "the gradient buffer receives the gathered parameters after a step and is not cleared",
+          "NVIDIA/Megatron-LM#4609",
+          "weights",
+          "step2/model.layers.*",
+          "gradient buffer not cleared: it still holds parameters",
+          {"--model tiny-dense --batch rows --mesh fsdp2", "--model tiny-moe --batch rows --mesh fsdp3"},
+          [](impl::Seams& seams) {
+            seams.optimizer = [](impl::Optimizer& optimizer) {
+              optimizer.zero_gradients = [right = optimizer.zero_gradients, parameters = optimizer.parameters,
+                                          steps = optimizer.steps] {
+                right();
+                at::Tensor gradients = parameters->gradients();
+                if (*steps > 0) gradients.copy_(parameters->values());
+              };
+            };
+          }};
+}
+
+Fault clip_norms_desync() {
+  return {
+      "clip-bf16-ln-desync",
+      "gradients of replicated norm weights are clipped on tp rank 0 only, so replicas part once clipping "
+      "acts",
+      "deepspeedai/DeepSpeed#1801",
+      "replicas",
+      "weights",
+      "replicas part in step 1*",
+      {"--model tiny-dense --batch rows --mesh tp2", "--model tiny-moe --batch rows --mesh fsdp2.tp3"},
+      [](impl::Seams& seams) {
+        seams.plan = note_rank;
+        seams.optimizer = [](impl::Optimizer& optimizer) {
+          optimizer.step = [right = optimizer.step, parameters = optimizer.parameters](double scale) {
+            if (this_rank().at.tp > 0)
+              for (const auto& e : parameters->entries())
+                if (e.row->tp_dim < 0 && glob_match("*norm.weight", e.row->name))
+                  parameters->gradients().slice(0, e.offset, e.offset + e.numel).div_(scale);
+            right(scale);
+          };
+        };
+      }};
+}
+
+Fault step_count_per_rank() {
+  return {"step-count-per-rank",
+          "Adam's step is advanced once per micro-batch, so the bias correction is that of a later step",
+          "constructed",
+          "weights",
+          "step1/model.layers.*",
+          "bias correction of step 3 in step 1",
+          {"--model tiny-dense --batch rows --mesh dp2", "--model tiny-moe --batch rows --mesh tp2"},
+          [](impl::Seams& seams) {
+            seams.layout = [](impl::TokenLayout& layout, const Mesh&, int) {
+              this_rank().micro_batches = static_cast<std::int64_t>(layout.micro_batches.size());
+            };
+            seams.optimizer = [](impl::Optimizer& optimizer) {
+              optimizer.step = [right = optimizer.step, steps = optimizer.steps](double scale) {
+                *steps += this_rank().micro_batches - 1;
+                right(scale);
+              };
+            };
+          }};
+}
+
+Fault master_weight_not_refreshed() {
+  return {"master-weight-not-refreshed",
+          "the step starts from a master copy that never received the previous update",
+          "TTrace, arXiv 2506.09280",
+          "weights",
+          "step2/model.layers.*",
+          "update applied to the weights of an earlier step",
+          {"--model tiny-dense --batch rows --mesh fsdp2", "--model tiny-moe --batch rows --mesh tp2"},
+          [](impl::Seams& seams) {
+            seams.optimizer = [](impl::Optimizer& optimizer) {
+              optimizer.step = [right = optimizer.step, parameters = optimizer.parameters,
+                                master = at::Tensor()](double scale) mutable {
+                at::Tensor values = parameters->values();
+                const at::NoGradGuard guard;
+                if (master.defined())
+                  values.copy_(master);
+                else
+                  master = values.clone();
+                right(scale);
+              };
+            };
+          }};
+}
+
+Fault idle_expert_not_stepped() {
+  return {"ep-idle-expert-grad-none",
+          "an expert without tokens has no gradient and the optimizer leaves it out: no decay, no momentum",
+          "NVIDIA-NeMo/Automodel#2995",
+          "weights",
+          "step1/model.layers.*.mlp.experts.*",
+          "part of the weights not updated in step 1",
+          {"--model tiny-moe --batch rows --mesh dp1", "--model tiny-moe --batch rows --mesh fsdp2.tp2"},
+          [](impl::Seams& seams) {
+            seams.optimizer = [](impl::Optimizer& optimizer) {
+              optimizer.step = [right = optimizer.step, parameters = optimizer.parameters](double scale) {
+                using Parameters = impl::ShardedParameters;
+                const at::NoGradGuard guard;
+                const at::Tensor before = parameters->values().clone();
+                right(scale);
+                for (const auto& e : parameters->entries()) {
+                  if (!e.row->expert) continue;
+                  const at::Tensor gradient = Parameters::part(parameters->gradients(), e);
+                  at::Tensor after = Parameters::part(parameters->values(), e);
+                  for (std::int64_t i = 0; i < gradient.size(0); ++i)
+                    if (gradient[i].count_nonzero().item<std::int64_t>() == 0)
+                      after[i].copy_(Parameters::part(before, e)[i]);
+                }
+              };
+            };
+          }};
+}
+
+}  // namespace meshparity::faults
