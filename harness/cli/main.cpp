@@ -10,6 +10,7 @@
 #include <string>
 
 #include "harness/cli/verbs.h"
+#include "harness/run/interruption.h"
 #include "harness/types/error.h"
 
 namespace {
@@ -80,6 +81,9 @@ int main(int argc, char** argv) {
     std::cerr << "meshparity: " << error.what() << " (meshparity "
               << (verb.empty() || verb[0] == '-' ? "" : verb + " ") << "--help lists what there is)\n";
     return 2;
+  } catch (const run::Interrupted& interrupted) {
+    std::cerr << "meshparity: " << interrupted.what << "; no report was written" << std::endl;
+    run::end_by_signal(interrupted.signal);
   } catch (const InputError& error) {
     std::cerr << "meshparity: " << error.what() << "\n";
     return 2;

@@ -16,7 +16,10 @@
 
 #include "harness/cli/case_arguments.h"
 #include "harness/cli/rank_inputs.h"
+#include "harness/cli/sweep.h"
 #include "harness/cli/torch_bridge.h"
+#include "harness/run/interruption.h"
+#include "harness/run/scheduler.h"
 #include "harness/types/error.h"
 
 extern char** environ;
@@ -172,6 +175,8 @@ class Processes {
         if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return static_cast<int>(rank);
       }
       if (std::chrono::steady_clock::now() > end) return -2;
+      run::Interruption::check(std::to_string(pids_.size() - running) + " of " +
+                               std::to_string(pids_.size()) + " ranks");
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
     return -1;
@@ -185,9 +190,12 @@ class Processes {
 
 std::vector<impl::RankOutput> run_spawned(const CaseSpec& spec, double timeout_seconds) {
   const int world = spec.mesh.world();
-  std::string folder = (fs::temp_directory_path() / "meshparity-ranks-XXXXXX").string();
-  if (!::mkdtemp(folder.data()))
-    throw RunError("cannot make a temporary folder in " + fs::temp_directory_path().string());
+  const run::Interruption interruption;
+  // Within a sweep its shared folder: removed with it, whatever ends this process.
+  const char* shared = std::getenv(kSharedFolderVariable);
+  const fs::path base = shared ? fs::path(shared) : fs::temp_directory_path();
+  std::string folder = (base / "meshparity-ranks-XXXXXX").string();
+  if (!::mkdtemp(folder.data())) throw RunError("cannot make a temporary folder in " + base.string());
   const std::unique_ptr<std::string, void (*)(std::string*)> cleanup(&folder, [](std::string* path) {
     std::error_code ignored;
     fs::remove_all(*path, ignored);
@@ -199,7 +207,8 @@ std::vector<impl::RankOutput> run_spawned(const CaseSpec& spec, double timeout_s
     Processes processes;
     for (int rank = 0; rank < world; ++rank)
       processes.start({fs::read_symlink("/proc/self/exe").string(), "rank", "--case", spec.line(), "--rank",
-                       std::to_string(rank), "--store", folder + "/store", "--out", file("out", rank)},
+                       std::to_string(rank), "--store", folder + "/store", "--out", file("out", rank),
+                       "--parent", std::to_string(::getpid())},
                       file("err", rank));
     const int failed = processes.wait(timeout_seconds);
     if (failed >= 0)
@@ -213,7 +222,8 @@ std::vector<impl::RankOutput> run_spawned(const CaseSpec& spec, double timeout_s
 }
 
 int rank_main(const std::string& case_line, int rank, const std::string& store_file,
-              const std::string& out_file) {
+              const std::string& out_file, long parent) {
+  run::die_with_parent(parent);
   const CaseSpec spec = single_case(case_line);
   const auto scenario = load_scenario(spec);
   constexpr double kCollectiveTimeoutSeconds = 60;

@@ -13,8 +13,8 @@ namespace meshparity::cli {
 // RunError naming the rank and the last lines of its stderr when one fails; the others are then ended.
 std::vector<impl::RankOutput> run_spawned(const CaseSpec& spec, double timeout_seconds);
 
-// Body of the `rank` command: runs one rank and writes its output to `out_file`.
+// Body of the `rank` command: runs one rank and writes its output to `out_file`. Killed when `parent` ends.
 int rank_main(const std::string& case_line, int rank, const std::string& store_file,
-              const std::string& out_file);
+              const std::string& out_file, long parent);
 
 }  // namespace meshparity::cli

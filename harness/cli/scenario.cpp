@@ -11,6 +11,7 @@
 
 #include "golden/checkpoint.h"
 #include "harness/cli/bounds.h"
+#include "harness/cli/sweep.h"
 #include "harness/cli/torch_bridge.h"
 #include "harness/types/error.h"
 #include "scenarios/initial_weights.h"
@@ -126,8 +127,8 @@ void share(const fs::path& file, const std::map<std::string, HostTensor>& result
   }
 }
 
-// The reference's results of a scenario, computed once per run: workers share them through
-// MESHPARITY_REFERENCE_CACHE (a folder made by the parent), one computing while the others wait.
+// The reference's results of a scenario, computed once per run: workers share them through their
+// shared folder, one computing while the others wait.
 std::shared_ptr<const std::map<std::string, HostTensor>> reference_results(const Scenario& scenario,
                                                                            const CaseSpec& spec, int steps) {
   CaseSpec key_spec;
@@ -142,7 +143,7 @@ std::shared_ptr<const std::map<std::string, HostTensor>> reference_results(const
   if (const auto found = kept.find(key); found != kept.end()) return found->second;
   if (kept.size() >= 4) kept.clear();
 
-  const char* folder = std::getenv("MESHPARITY_REFERENCE_CACHE");
+  const char* folder = std::getenv(kSharedFolderVariable);
   auto results = std::make_shared<std::map<std::string, HostTensor>>();
   std::optional<FileLock> lock;
   const fs::path file = folder ? fs::path(folder) / (case_hash(key) + ".h5") : fs::path();

@@ -17,8 +17,12 @@ struct SweepOptions {
   std::size_t memory_bytes = std::size_t{12} << 30;
 };
 
+// Tells a worker the folder that all workers of a sweep share.
+inline constexpr char kSharedFolderVariable[] = "MESHPARITY_SHARED_FOLDER";
+
 // Results in the order of `cases`; `done` sees each as it ends (finishing order). A worker that dies is
-// State::error with the signal, one that hangs State::timeout; the others go on.
+// State::error with the signal, one that hangs State::timeout; the others go on. Throws run::Interrupted
+// after SIGINT, SIGTERM or SIGHUP, once all workers and the shared folder are gone.
 std::vector<CaseResult> sweep(const std::vector<CaseSpec>& cases, const SweepOptions& options,
                               const std::function<void(const CaseResult&)>& done);
 

@@ -60,6 +60,7 @@ void add_run(CLI::App& app, Chosen& chosen) {
   struct RankOptions {
     std::string line, store, out;
     int rank = 0;
+    long parent = 0;
   };
   auto rank_options = std::make_shared<RankOptions>();
   auto* rank = app.add_subcommand("rank", "")->group("");
@@ -67,8 +68,9 @@ void add_run(CLI::App& app, Chosen& chosen) {
   rank->add_option("--rank", rank_options->rank)->required();
   rank->add_option("--store", rank_options->store)->required();
   rank->add_option("--out", rank_options->out)->required();
+  rank->add_option("--parent", rank_options->parent)->required();
   rank->callback([rank_options, &chosen] {
-    chosen.run = [o = rank_options] { return rank_main(o->line, o->rank, o->store, o->out); };
+    chosen.run = [o = rank_options] { return rank_main(o->line, o->rank, o->store, o->out, o->parent); };
   });
 }
 

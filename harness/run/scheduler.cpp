@@ -215,7 +215,7 @@ void run_jobs(const std::vector<std::string>& lines, const WorkerCommand& comman
       }
       any_busy = any_busy || slot.busy();
     }
-    if (!any_busy) return;
+    if (!any_busy || (options.stop && options.stop())) return;
     wait_for_something(slots, options.timeout_seconds);
     leaving.reap();
     for (Slot& slot : slots) {

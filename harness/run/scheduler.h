@@ -21,6 +21,7 @@ struct Options {
   int jobs = 2;
   double timeout_seconds = 120;       // per job, a new worker's start included; 0 or less = none
   std::size_t jobs_per_worker = 200;  // a worker is replaced after so many (leaks stay bounded)
+  std::function<bool()> stop = {};    // asked at least five times a second; true ends the run early
 };
 
 enum class Ending { answered, died, timed_out };
@@ -34,13 +35,14 @@ struct Outcome {
   double seconds = 0;
 };
 
-// How a worker learns its memory limit: posix_spawn cannot set one, so the worker sets it on itself
-// (apply_worker_limits).
+// How a worker learns its memory limit and who started it: posix_spawn can tell the kernel neither, so the
+// worker does (apply_worker_limits).
 inline constexpr char kMemoryVariable[] = "MESHPARITY_RLIMIT_DATA";
+inline constexpr char kParentVariable[] = "MESHPARITY_PARENT";
 
 // Runs all lines over `options.jobs` workers; calls `done` in the caller's thread, one outcome per job in
 // finishing order. Returning false from `done` stops early. Throws RunError if a worker cannot be started at
-// all.
+// all. Call it from a thread that outlives the workers: they die with the thread that started them.
 void run_jobs(const std::vector<std::string>& lines, const WorkerCommand& command, const Options& options,
               const std::function<bool(const Outcome&)>& done);
 
@@ -49,5 +51,9 @@ void run_jobs(const std::vector<std::string>& lines, const WorkerCommand& comman
 // started it. Does nothing where the variable is absent. Throws InputError if it is no number, RunError if
 // the limit cannot be set.
 void apply_worker_limits();
+
+// The calling process is killed when its parent ends, however that ends; at once if `parent` has ended
+// already.
+void die_with_parent(long parent);
 
 }  // namespace meshparity::run

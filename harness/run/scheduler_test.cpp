@@ -290,12 +290,12 @@ TEST_CASE("a worker that asks for more than its memory is refused it") {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   command.memory_bytes = 0;
 #endif
-  const auto limited = run_all({small, large, small}, with_jobs(1), command);
+  const auto limited = run_all({small, large, small}, with_jobs(1, 120), command);
   CHECK(limited[0].answer == "had 1");
   CHECK(limited[1].answer == (command.memory_bytes ? "refused" : "had 1"));
   CHECK(limited[2].answer == "had 1");
   command.memory_bytes = 0;
-  CHECK(run_all({large}, with_jobs(1), command)[0].answer == "had 1");
+  CHECK(run_all({large}, with_jobs(1, 120), command)[0].answer == "had 1");
 }
 
 TEST_CASE("a memory limit that is no number is refused") {

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -23,24 +24,36 @@ constexpr bool kShadowMemory = true;
 constexpr bool kShadowMemory = false;
 #endif
 
+template <class Number>
+Number number_of(const char* variable, const char* text, const char* wanted) {
+  Number value = 0;
+  const char* end = text + std::strlen(text);
+  const auto parsed = std::from_chars(text, end, value);
+  if (parsed.ec != std::errc() || parsed.ptr != end)
+    throw InputError("environment", variable, "got '" + std::string(text) + "', want " + wanted);
+  return value;
+}
+
 }  // namespace
+
+void die_with_parent(long parent) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // Where the parent ended before that call, no signal will come.
+  if (getppid() != parent) _exit(1);
+}
 
 void apply_worker_limits() {
   const char* text = std::getenv(kMemoryVariable);
   if (!text) return;
-  std::size_t bytes = 0;
-  const char* end = text + std::strlen(text);
-  const auto parsed = std::from_chars(text, end, bytes);
-  if (parsed.ec != std::errc() || parsed.ptr != end)
-    throw InputError("environment", kMemoryVariable,
-                     "got '" + std::string(text) + "', want a number of bytes");
+  const auto bytes = number_of<std::size_t>(kMemoryVariable, text, "a number of bytes");
 
   // 1, not 0: the kernel also skips a core handler behind a pipe then. A crash of LibTorch would write
   // gigabytes.
   rlimit core = {1, 1};
   setrlimit(RLIMIT_CORE, &core);
-  // A hung worker does not read the end of its stdin; without this it would outlive an interrupted gate.
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // A hung worker does not read the end of its stdin; without this it would outlive a killed gate.
+  if (const char* parent = std::getenv(kParentVariable))
+    die_with_parent(number_of<long>(kParentVariable, parent, "a process number"));
 
   if (bytes == 0 || kShadowMemory) return;
   rlimit data = {};

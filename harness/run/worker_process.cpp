@@ -32,6 +32,7 @@ std::vector<std::string> merged_environment(const WorkerCommand& command) {
   std::vector<std::string> added = command.environment;
   // Always set, so that a worker started by a limited process does not inherit that process's limit by name.
   added.push_back(std::string(kMemoryVariable) + "=" + std::to_string(command.memory_bytes));
+  added.push_back(std::string(kParentVariable) + "=" + std::to_string(getpid()));
   auto name_of = [](const std::string& entry) { return entry.substr(0, entry.find('=')); };
   std::vector<std::string> merged;
   for (char** entry = environ; *entry; ++entry) {
