@@ -29,11 +29,12 @@ std::pair<int, int> wrong_below(const CaseView& view, const CaseView::Entry& at)
   return {wrong, all};
 }
 
-// "all 14 wrong gradients" as families: names with the layer number replaced.
+// The wrong gradients of the step at hand as families: names with the layer number replaced.
 std::string families(const CaseView& view) {
   std::set<std::string> names;
   for (const auto& entry : view.order) {
-    if (entry.moment.phase != Phase::backward || !entry.tensor->wrong) continue;
+    if (entry.moment.phase != Phase::backward || entry.moment.step != view.first->moment.step) continue;
+    if (!entry.tensor->wrong) continue;
     std::string name = entry.moment.name;
     if (const auto at = name.find("layers."); at != std::string::npos)
       name.replace(at + 7, name.find('.', at + 7) - at - 7, "*");
@@ -115,7 +116,8 @@ void backward_rules(const CaseView& view, std::vector<Cause>& causes) {
   }
   std::int64_t differ = 0;
   for (const auto& entry : view.order)
-    if (entry.moment.phase == Phase::backward) differ += entry.tensor->replicas_differ;
+    if (entry.moment.phase == Phase::backward && entry.moment.step == 1)
+      differ += entry.tensor->replicas_differ;
   if (differ > 0)
     causes.push_back({"gradients not fully reduced: replicas hold different ones",
                       clean + std::to_string(differ) +

@@ -239,6 +239,11 @@ TEST_CASE("a missing sum of gradients: of one parameter, or of a block's input")
   SECTION("one parameter") {
     c.emit("grads/model.layers.1.post_attention_layernorm.weight", share);
     CHECK(c.cause() == "gradient all-reduce over tp missing");
+    // What goes wrong in later steps only follows from it.
+    c.spoil("trace/step2/grads/lm_head.weight");
+    const Cause cause = c.diagnosis().causes[0];
+    CHECK(cause.evidence.find("wrong are model.layers.*.post_attention_layernorm.weight;") !=
+          std::string::npos);
   }
   SECTION("a block's input: everything below is wrong too") {
     c.emit("grads/model.layers.1.post_attention_layernorm.weight", share);
