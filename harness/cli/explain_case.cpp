@@ -33,7 +33,7 @@ struct Recorded {
   std::map<std::string, HostTensor> gathered;
   diagnose::CaseEvidence evidence;
 
-  Recorded(const CaseSpec& spec, std::shared_ptr<const Scenario> s, int steps,
+  Recorded(const CaseSpec& spec, const std::shared_ptr<const Scenario>& s, int steps,
            std::vector<impl::RankOutput> ranks)
       : scenario(s),
         map(s->config, spec.mesh, spec.flags, s->batch, s->placements),
@@ -105,7 +105,7 @@ void add_lines(CheckResult& check, const std::vector<std::string>& lines) {
   check.detail.insert(at, lines.begin(), lines.end());
 }
 
-std::vector<std::string> explanation(const CaseSpec& spec, std::shared_ptr<const Scenario> scenario,
+std::vector<std::string> explanation(const CaseSpec& spec, const std::shared_ptr<const Scenario>& scenario,
                                      const RunRanks& run_ranks, const CaseResult& result) {
   if (result.seconds > kCheapSeconds)
     return {"cause   not looked for, the case takes long; --check activations looks"};
@@ -129,10 +129,10 @@ std::vector<std::string> explanation(const CaseSpec& spec, std::shared_ptr<const
 
 }  // namespace
 
-void explain_case(const CaseSpec& spec, std::shared_ptr<const Scenario> scenario, const RunRanks& run_ranks,
-                  CaseResult& result) {
+void explain_case(const CaseSpec& spec, const std::shared_ptr<const Scenario>& scenario,
+                  const RunRanks& run_ranks, CaseResult& result) {
   if (std::none_of(result.checks.begin(), result.checks.end(), failed)) return;
-  const auto lines = explanation(spec, std::move(scenario), run_ranks, result);
+  const auto lines = explanation(spec, scenario, run_ranks, result);
   for (auto& check : result.checks)
     if (failed(check)) add_lines(check, lines);
 }

@@ -17,7 +17,7 @@ using RunRanks = std::function<std::vector<impl::RankOutput>(const CaseSpec& spe
 
 // Adds the lines `first` and `cause` to every failing verdict of the case. Never makes a verdict better or
 // worse; what cannot be explained says so in its `cause` line.
-void explain_case(const CaseSpec& spec, std::shared_ptr<const Scenario> scenario, const RunRanks& run_ranks,
-                  CaseResult& result);
+void explain_case(const CaseSpec& spec, const std::shared_ptr<const Scenario>& scenario,
+                  const RunRanks& run_ranks, CaseResult& result);
 
 }  // namespace meshparity::cli

@@ -36,8 +36,8 @@ std::optional<Batch> batch_in(const golden::Store& store) {
 // The tensors of both files in the terms of harness/diagnose, on a mesh of one rank.
 class DumpEvidence {
  public:
-  DumpEvidence(const golden::Store& got, const golden::Store& want, const CompareRules& rules, Batch batch,
-               const std::vector<CheckResult>& results)
+  DumpEvidence(const golden::Store& got, const golden::Store& want, const CompareRules& rules,
+               const Batch& batch, const std::vector<CheckResult>& results)
       : got_(got),
         want_(want),
         rules_(rules),
