@@ -114,7 +114,6 @@ std::string refusal(const Mesh& m, const Flags& f, const ModelConfig& c) {
     return std::string(field) + "=" + std::to_string(v);
   };
   if (!c.is_moe() && (m.ep > 1 || m.etp > 0)) return no("ep and etp need a mixture-of-experts model");
-  if (m.cp() > 1) return no("ring and uly (context parallelism) are not in this version");
   if (m.pp > 1) return no("pp (pipeline parallelism) is not in this version");
   if (m.ep > 1 || (m.etp && m.etp != m.tp))
     return no("ep and etp (expert parallelism) are not in this version");
@@ -128,6 +127,14 @@ std::string refusal(const Mesh& m, const Flags& f, const ModelConfig& c) {
               " or be a multiple of it");
   if (!divides(m.tp, c.linear_num_key_heads))
     return no("tp must divide " + value("linear_num_key_heads", c.linear_num_key_heads));
+  const auto heads = [&](const std::string& gdn, const std::string& product) {
+    return no("gdn=" + gdn + " needs " + product + " to divide " +
+              value("linear_num_key_heads", c.linear_num_key_heads) + "; gdn=state works");
+  };
+  if (f.gdn == "heads" && !divides(m.tp * m.ring * m.uly, c.linear_num_key_heads))
+    return heads("heads", "tp*ring*uly");
+  if (f.gdn == "hybrid" && (m.ring == 1 || m.uly == 1)) return no("gdn=hybrid needs ring > 1 and uly > 1");
+  if (f.gdn == "hybrid" && !divides(m.tp * m.uly, c.linear_num_key_heads)) return heads("hybrid", "tp*uly");
   if (f.sp && m.tp == 1) return no("sp needs tp > 1");
   return "";
 }
@@ -136,11 +143,13 @@ std::vector<Mesh> enumerate_meshes(int world) {
   std::vector<Mesh> list;
   for (int dp = 1; dp <= world; ++dp)
     for (int fsdp = 1; dp * fsdp <= world; ++fsdp)
-      if (world % (dp * fsdp) == 0) {
-        Mesh m;
-        m.dp = dp, m.fsdp = fsdp, m.tp = world / (dp * fsdp);
-        list.push_back(m);
-      }
+      for (int ring = 1; dp * fsdp * ring <= world; ++ring)
+        for (int uly = 1; dp * fsdp * ring * uly <= world; ++uly)
+          if (world % (dp * fsdp * ring * uly) == 0) {
+            Mesh m;
+            m.dp = dp, m.fsdp = fsdp, m.ring = ring, m.uly = uly, m.tp = world / (dp * fsdp * ring * uly);
+            list.push_back(m);
+          }
   return list;
 }
 

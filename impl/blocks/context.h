@@ -2,6 +2,7 @@
 #pragma once
 
 #include "harness/types/model_config.h"
+#include "impl/blocks/context_tables.h"
 #include "impl/blocks/packed_tokens.h"
 #include "impl/blocks/primitives.h"
 #include "impl/parallel/fully_sharded.h"
@@ -13,7 +14,8 @@ struct BlockContext {
   const ModelConfig& config;
   const Primitives& primitives;
   TensorParallel tp;
-  const PackedTokens* tokens = nullptr;  // of the micro-batch at hand
+  const PackedTokens* tokens = nullptr;  // of the micro-batch at hand, as this rank holds them
+  ContextParallel context;
 };
 
 }  // namespace meshparity::impl

@@ -152,6 +152,26 @@ PackedTokens pack_tokens(const std::vector<std::int64_t>& documents,
   return out;
 }
 
+PackedTokens pack_positions(const std::vector<std::int64_t>& positions, const ModelConfig& config,
+                            const PackingOptions& options) {
+  PackedTokens out;
+  out.tokens = static_cast<std::int64_t>(positions.size()) / 3;
+  out.options = options;
+  build_rope(positions, config, options.dtype, out);
+  move_tables(out);
+  return out;
+}
+
+PackedTokens pack_documents(const std::vector<std::int64_t>& documents, std::int64_t conv_width,
+                            const PackingOptions& options) {
+  PackedTokens out;
+  out.tokens = static_cast<std::int64_t>(documents.size());
+  out.documents = documents;
+  out.options = options;
+  build_document_tables(conv_width, out);
+  return out;
+}
+
 PackedTokens with_documents(const PackedTokens& tokens, const std::vector<std::int64_t>& documents) {
   TORCH_CHECK(documents.size() == tokens.documents.size(), "with_documents: ", documents.size(),
               " documents for ", tokens.tokens, " tokens");

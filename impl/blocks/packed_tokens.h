@@ -72,6 +72,12 @@ PackedTokens pack_tokens(const std::vector<std::int64_t>& documents,
                          const std::vector<std::int64_t>& positions, const ModelConfig& config,
                          const PackingOptions& options);
 
+// The parts of it, for tokens that context parallelism mixes in another order than it rotates them.
+PackedTokens pack_positions(const std::vector<std::int64_t>& positions, const ModelConfig& config,
+                            const PackingOptions& options);  // rope only
+PackedTokens pack_documents(const std::vector<std::int64_t>& documents, std::int64_t conv_width,
+                            const PackingOptions& options);  // all but rope
+
 // The same tokens and positions, cut into other documents: what a mixer sees that was told wrong boundaries.
 PackedTokens with_documents(const PackedTokens& tokens, const std::vector<std::int64_t>& documents);
 

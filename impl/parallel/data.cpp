@@ -36,7 +36,7 @@ void reduce_gradients(const ShardedParameters& parameters, Collectives& collecti
                 [](const PlanRow& row) { return row.tp_sum == TpSum::all; });
   reduce_chosen(parameters, collectives, *groups.kv_replicas, "gradients.kv_replicas",
                 [](const PlanRow& row) { return row.tp_sum == TpSum::replicas; });
-  reduce_chosen(parameters, collectives, *groups.dp, "gradients.dp",
+  reduce_chosen(parameters, collectives, *groups.replicas, "gradients.dp",
                 [](const PlanRow& row) { return row.sum_over_dp; });
 }
 

@@ -10,7 +10,7 @@
 namespace meshparity::impl {
 
 struct GradientGroups {
-  std::shared_ptr<Group> tp, kv_replicas, dp;
+  std::shared_ptr<Group> tp, kv_replicas, replicas;  // replicas: dp and cp
 };
 
 // Sums, in place, what the plan's rows say. One collective per group, whatever the number of parameters.

@@ -1,6 +1,7 @@
 // Which tokens a rank holds in every micro-batch, with everything that is known per token: ids, labels
 // (shifted before any cutting), positions, documents. Pure functions of the global batch: no rank needs
-// another to build its shard. To add an axis that cuts tokens: cut the rows' tokens in make_token_layout.
+// another to build its shard. To add an axis that cuts tokens: choose among the stream's tokens in
+// make_token_layout.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +9,12 @@
 
 #include "harness/types/batch.h"
 #include "harness/types/mesh.h"
+#include "impl/parallel/context_order.h"
 
 namespace meshparity::impl {
 
-// The stream of one micro-batch on one data rank: row after row, document after document.
+// What one rank holds of a micro-batch: its data rank's rows, row after row, of each row the part that the
+// context axes give it, in the order of the layout.
 struct MicroBatchTokens {
   std::vector<std::int64_t> global;     // [T] index in the whole batch
   std::vector<std::int64_t> ids;        // [T]
@@ -21,6 +24,11 @@ struct MicroBatchTokens {
   // Tokens of the residual stream per tp rank: the floor cut with sp, all tokens on each rank without.
   std::vector<std::int64_t> residual_sizes;
 
+  // The whole stream of the data rank, of which this rank holds a part: rows and documents as stream numbers,
+  // and every stream token's global document.
+  ContextStream stream;
+  std::vector<std::int64_t> stream_documents;
+
   std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
 };
 
@@ -29,6 +37,6 @@ struct TokenLayout {
   std::vector<MicroBatchTokens> micro_batches;
 };
 
-TokenLayout make_token_layout(const Batch& batch, const Mesh& mesh, bool sp, int rank);
+TokenLayout make_token_layout(const Batch& batch, const Mesh& mesh, const Flags& flags, int rank);
 
 }  // namespace meshparity::impl

@@ -14,7 +14,7 @@ namespace meshparity::impl {
 namespace {
 
 struct Groups {
-  std::shared_ptr<Group> tp, kv_replicas, fsdp, dp, data, model;
+  std::shared_ptr<Group> tp, kv_replicas, fsdp, replicas, data, model, ring, uly, cp;
 };
 
 // Every rank asks for its groups in the same order, as engines over processes need.
@@ -28,25 +28,36 @@ Groups make_groups(Engine& engine, const Plan& plan) {
     return list;
   };
   const auto same_tp = [&](const RankCoordinate& c) { return c.tp == at.tp; };
-  const auto same_fsdp = [&](const RankCoordinate& c) { return c.fsdp == at.fsdp; };
+  const auto same_ring = [&](const RankCoordinate& c) { return c.ring == at.ring; };
+  const auto same_uly = [&](const RankCoordinate& c) { return c.uly == at.uly; };
+  const auto same_cp = [&](const RankCoordinate& c) { return same_ring(c) && same_uly(c); };
+  const auto same_data = [&](const RankCoordinate& c) { return c.fsdp == at.fsdp && c.dp == at.dp; };
   const auto same_dp = [&](const RankCoordinate& c) { return c.dp == at.dp; };
   Groups g;
-  g.tp = engine.group("tp", members([&](const auto& c) { return same_dp(c) && same_fsdp(c); }));
+  g.tp = engine.group("tp", members([&](const auto& c) { return same_data(c) && same_cp(c); }));
   const std::vector<int> replicas = plan.kv_replicas();
   g.kv_replicas = engine.group("tp.kv", members([&](const auto& c) {
-                                 return same_dp(c) && same_fsdp(c) &&
+                                 return same_data(c) && same_cp(c) &&
                                         std::find(replicas.begin(), replicas.end(), c.tp) != replicas.end();
                                }));
-  g.fsdp = engine.group("fsdp", members([&](const auto& c) { return same_dp(c) && same_tp(c); }));
-  g.dp = engine.group("dp", members([&](const auto& c) { return same_fsdp(c) && same_tp(c); }));
-  g.data = engine.group("dp.fsdp", members(same_tp));
-  g.model = engine.group("fsdp.tp", members(same_dp));
+  g.fsdp =
+      engine.group("fsdp", members([&](const auto& c) { return same_dp(c) && same_cp(c) && same_tp(c); }));
+  // Ranks that hold the same parameters and saw other tokens; all ranks with other tokens.
+  g.replicas = engine.group("dp.cp", members([&](const auto& c) { return c.fsdp == at.fsdp && same_tp(c); }));
+  g.data = engine.group("dp.fsdp.cp", members(same_tp));
+  g.model = engine.group("fsdp.tp", members([&](const auto& c) { return same_dp(c) && same_cp(c); }));
+  g.cp = engine.group("cp", members([&](const auto& c) { return same_data(c) && same_tp(c); }));
+  g.ring =
+      engine.group("ring", members([&](const auto& c) { return same_data(c) && same_uly(c) && same_tp(c); }));
+  g.uly =
+      engine.group("uly", members([&](const auto& c) { return same_data(c) && same_ring(c) && same_tp(c); }));
   return g;
 }
 
 // One micro-batch as the model takes it; the same in every step.
 struct MicroBatch {
   PackedTokens packed;
+  ContextTables context;
   DecoderInput input;
   at::Tensor weights;  // [policies, T] loss weights
   std::vector<std::int64_t> residual_sizes;
@@ -75,7 +86,7 @@ class RankProgram {
     optimizer_ = make_adamw(*parameters_, inputs.train, collectives_, groups_.model);
     offer(seams.optimizer, optimizer_);
 
-    TokenLayout layout = make_token_layout(inputs.batch, inputs.mesh, inputs.flags.sp, engine.rank());
+    TokenLayout layout = make_token_layout(inputs.batch, inputs.mesh, inputs.flags, engine.rank());
     if (seams.layout) seams.layout(layout, inputs.mesh, engine.rank());
     normaliser_ = Normaliser::count(layout, inputs.batch.documents(), inputs.train.num_tokens);
     normaliser_.sum_over_data_ranks = [this](const at::Tensor& counts) {
@@ -99,7 +110,7 @@ class RankProgram {
                         first ? (inputs_.activations ? "activations/" : "")
                               : (inputs_.trace ? trace + "activations/" : ""));
       if (!backward) break;
-      reduce_gradients(*parameters_, *collectives_, {groups_.tp, groups_.kv_replicas, groups_.dp});
+      reduce_gradients(*parameters_, *collectives_, {groups_.tp, groups_.kv_replicas, groups_.replicas});
       const bool emit = first && inputs_.gradients;
       if (emit) record_all("grads/", parameters_->gradients());
       if (!first && inputs_.trace) record_all(trace + "grads/", parameters_->gradients());
@@ -137,7 +148,15 @@ class RankProgram {
     for (std::size_t m = 0; m < layout.micro_batches.size(); ++m) {
       const MicroBatchTokens& tokens = layout.micro_batches[m];
       MicroBatch micro_batch;
-      micro_batch.packed = pack_tokens(tokens.documents, tokens.positions, inputs_.config, packing);
+      const Mesh& mesh = inputs_.mesh;
+      if (mesh.cp() == 1) {
+        micro_batch.packed = pack_tokens(tokens.documents, tokens.positions, inputs_.config, packing);
+      } else {
+        micro_batch.packed = pack_positions(tokens.positions, inputs_.config, packing);
+        micro_batch.context =
+            make_context_tables(tokens.stream, tokens.stream_documents, mesh, inputs_.flags,
+                                plan_.at.ring * mesh.uly + plan_.at.uly, inputs_.config, packing);
+      }
       micro_batch.input.ids = at::tensor(tokens.ids, at::kLong).to(inputs_.device);
       micro_batch.input.labels = at::tensor(tokens.labels, at::kLong).to(inputs_.device);
       micro_batch.input.vocabulary_begin =
@@ -157,8 +176,16 @@ class RankProgram {
     at::Tensor losses = at::zeros({static_cast<std::int64_t>(kLossPolicies.size())}, options());
     for (const auto& micro_batch : micro_batches_) {
       const at::AutoGradMode mode(backward);
-      BlockContext context{inputs_.config, primitives_, {}, &micro_batch.packed};
+      BlockContext context{inputs_.config, primitives_, {}, &micro_batch.packed, {}};
       context.tp = {collectives_.get(), groups_.tp, sequence_, micro_batch.residual_sizes};
+      context.context = {collectives_.get(),
+                         groups_.ring,
+                         groups_.uly,
+                         groups_.cp,
+                         {inputs_.mesh.ring, inputs_.mesh.uly},
+                         inputs_.flags.gdn,
+                         inputs_.flags.attn,
+                         &micro_batch.context};
       ActivationHook hook;
       std::size_t next = 0;
       if (!activation_path.empty())

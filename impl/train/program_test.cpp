@@ -81,6 +81,7 @@ struct Run {
   TrainSpec train;
   std::string loss = "token_mean";
   int steps = 2;
+  Flags flags;  // but sp
   Seams seams;
 
   std::vector<RankOutput> on(const std::string& mesh, bool sp) const {
@@ -89,7 +90,8 @@ struct Run {
   }
   std::vector<RankOutput> on(const std::string& mesh, bool sp, const Weights& weights) const {
     RankInputs in;
-    in.config = config, in.mesh = Mesh::parse(mesh), in.flags.sp = sp, in.batch = batch, in.train = train;
+    in.config = config, in.mesh = Mesh::parse(mesh), in.flags = flags, in.flags.sp = sp, in.batch = batch,
+    in.train = train;
     in.loss = loss, in.steps = steps, in.activations = true, in.weights = &weights;
     std::vector<RankOutput> out(in.mesh.world());
     run_in_process(in.mesh.world(), {},
@@ -130,13 +132,17 @@ at::Tensor expected(const std::string& key, const at::Tensor& full, const Plan& 
 }
 
 void check_same(const Run& run, const std::string& mesh_text, bool sp) {
-  const Records want = by_key(run.on("dp1", false)[0]);
+  Run alone = run;
+  alone.flags = {};
+  const Records want = by_key(alone.on("dp1", false)[0]);
   const double norm = want.at("grad_norm").item<double>();
   const Mesh mesh = Mesh::parse(mesh_text);
   const auto outputs = run.on(mesh_text, sp);
   for (int rank = 0; rank < mesh.world(); ++rank) {
     const Plan plan = make_plan(run.config, mesh, sp, rank);
-    const TokenLayout layout = make_token_layout(run.batch, mesh, sp, rank);
+    Flags flags = run.flags;
+    flags.sp = sp;
+    const TokenLayout layout = make_token_layout(run.batch, mesh, flags, rank);
     const Records got = by_key(outputs[rank]);
     REQUIRE(got.size() == want.size());
     for (const auto& [key, full] : want) {
@@ -170,6 +176,37 @@ TEST_CASE(
   run.config = moe_config();
   for (const char* mesh : {"tp3", "fsdp2", "dp2.tp2"}) check_same(run, mesh, false);
   for (const char* mesh : {"tp6", "tp3", "fsdp2.tp2"}) check_same(run, mesh, true);
+}
+
+TEST_CASE("context parallelism computes what one rank computes, whatever mixes and in whatever order") {
+  const auto check = [](const ModelConfig& config, const char* mesh, const char* gdn, const char* attn,
+                        const char* layout, bool sp) {
+    CAPTURE(gdn, attn, layout);
+    Run run;
+    run.config = config, run.steps = 1;
+    run.flags.gdn = gdn, run.flags.attn = attn, run.flags.layout = layout;
+    check_same(run, mesh, sp);
+  };
+  const ModelConfig dense = dense_config(), moe = moe_config();
+  for (const char* gdn : {"state", "heads", "gather"})
+    for (const char* mesh : {"uly2", "uly4", "ring2", "ring4", "ring2.uly2"})
+      check(dense, mesh, gdn, "ring", "contiguous", false);
+  for (const char* layout : {"contiguous", "zigzag", "zigzag-document"})
+    for (const char* attn : {"ring", "gather"})
+      for (const char* mesh : {"ring3", "ring2.uly2", "ring5", "ring7"})
+        check(dense, mesh, "state", attn, layout, false);
+  for (const char* layout : {"contiguous", "zigzag", "zigzag-document"}) {
+    check(dense, "ring2.uly2", "hybrid", "ring", layout, false);
+    check(dense, "ring2.uly2", "gather", "gather", layout, false);
+    check(dense, "ring4", "heads", "ring", layout, false);
+  }
+  check(dense, "ring2.uly2.tp2", "state", "ring", "zigzag", true);
+  check(dense, "dp2.ring2.tp2", "heads", "gather", "contiguous", true);
+  check(dense, "fsdp2.ring2.uly2", "hybrid", "ring", "zigzag-document", false);
+  check(moe, "uly6", "heads", "ring", "contiguous", false);
+  check(moe, "ring3.uly2", "state", "ring", "zigzag", false);
+  check(moe, "dp2.uly3", "state", "ring", "contiguous", false);
+  check(moe, "fsdp2.ring3", "gather", "gather", "zigzag-document", false);
 }
 
 TEST_CASE("tied embeddings are one parameter with both gradients on every mesh") {

@@ -1,0 +1,253 @@
+#include "impl/parallel/context_ring.h"
+
+#include <cmath>
+#include <limits>
+
+#include "harness/types/cut.h"
+
+namespace meshparity::impl {
+namespace {
+
+// [T, Hkv*g*d] -> [Hkv, g, T, d].
+at::Tensor by_head(const at::Tensor& x, std::int64_t kv_heads, std::int64_t d) {
+  const std::int64_t n = x.size(0), g = x.size(1) / (kv_heads * d);
+  return x.view({n, kv_heads, g, d}).permute({1, 2, 0, 3}).contiguous();
+}
+at::Tensor by_token(const at::Tensor& x) {
+  const std::int64_t h = x.size(0), g = x.size(1), n = x.size(2), d = x.size(3);
+  return x.permute({2, 0, 1, 3}).reshape({n, h * g * d});
+}
+
+at::Tensor some(const at::Tensor& x, bool all, const at::Tensor& rows) {
+  return all ? x : x.index_select(2, rows);
+}
+
+// Scores of a step [Hkv, g, queries, keys]; q is scaled already.
+at::Tensor scores_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& bias) {
+  at::Tensor scores = at::matmul(q, k.transpose(2, 3));
+  if (bias.defined()) scores.add_(bias);
+  return scores;
+}
+
+// The next rank's rows, while ours go on: one hop around the ring.
+at::Tensor hop(Collectives& c, const Group& ring, const at::Tensor& x, std::int64_t arriving,
+               const Site& site) {
+  const int n = ring.size(), me = ring.rank();
+  std::vector<std::int64_t> send(n, 0), recv(n, 0);
+  send[(me + 1) % n] = x.size(0);
+  recv[(me + n - 1) % n] = arriving;
+  return c.all_to_all(ring, x, send, recv, site);
+}
+
+// Does this place of a ring index's list belong to the front chunks?
+std::vector<bool> front_of(const ContextStream& stream, ContextOrder order, ContextSize size, int r) {
+  std::vector<bool> front;
+  const auto add = [&](std::int64_t n) {
+    front.insert(front.end(), cut(n, 2 * size.ring, r).size(), true);
+    front.insert(front.end(), cut(n, 2 * size.ring, 2 * size.ring - 1 - r).size(), false);
+  };
+  for (std::size_t row = 0; row + 1 < stream.rows.size(); ++row) {
+    if (order == ContextOrder::zigzag) {
+      add(stream.rows[row + 1] - stream.rows[row]);
+      continue;
+    }
+    for (std::size_t d = 0; d + 1 < stream.documents.size(); ++d)
+      if (stream.documents[d] >= stream.rows[row] && stream.documents[d] < stream.rows[row + 1])
+        add(stream.documents[d + 1] - stream.documents[d]);
+  }
+  return front;
+}
+
+struct Saved {
+  at::Tensor q, o, lse;  // [Hkv, g, T, d] (q scaled), [Hkv, g, T, d], [Hkv, g, T]
+};
+
+// Visits every source's keys and values in the order of the steps; `use(step, kv)` sees [keys, 2*Hkv*d + x]
+// and may return what travels on in its place (same shape) or an undefined tensor.
+template <class Use>
+at::Tensor around(Collectives& c, const Group& ring, at::Tensor travelling, const RingTables& tables,
+                  const Site& site, bool home, Use&& use) {
+  const int n = ring.size();
+  for (int i = 0; i < n; ++i) {
+    const at::Tensor changed = use(tables.steps[i], travelling);
+    if (changed.defined()) travelling = changed;
+    if (i + 1 == n && !home) break;
+    const int next = i + 1 == n ? tables.rank : tables.steps[i + 1].source;
+    travelling = hop(c, ring, travelling, tables.sizes[next], site);
+  }
+  return travelling;
+}
+
+}  // namespace
+
+at::Tensor causal_bias(const Tokens& queries, const Tokens& keys,
+                       const std::vector<std::int64_t>& document_of, at::TensorOptions options) {
+  const auto documents = [&](const Tokens& list) {
+    std::vector<std::int64_t> out;
+    for (const std::int64_t t : list) out.push_back(document_of[t]);
+    return at::tensor(out, at::kLong);
+  };
+  const at::Tensor q = at::tensor(queries, at::kLong).unsqueeze(1),
+                   k = at::tensor(keys, at::kLong).unsqueeze(0);
+  const at::Tensor seen =
+      documents(queries).unsqueeze(1).eq(documents(keys).unsqueeze(0)).logical_and_(k.le(q));
+  if (seen.all().item<bool>()) return {};
+  return at::zeros(seen.sizes(), options.device(at::kCPU))
+      .masked_fill_(seen.logical_not(), -std::numeric_limits<double>::infinity())
+      .to(options.device());
+}
+
+RingTables make_ring_tables(const ContextStream& stream, ContextOrder order, ContextSize size, int ring_index,
+                            const std::vector<std::int64_t>& document_of, at::TensorOptions options) {
+  RingTables tables;
+  tables.rank = ring_index;
+  std::vector<Tokens> lists;
+  for (int r = 0; r < size.ring; ++r) {
+    lists.push_back(ring_order(stream, order, size, r));
+    tables.sizes.push_back(static_cast<std::int64_t>(lists.back().size()));
+  }
+  const Tokens& own = lists[ring_index];
+  const std::vector<bool> own_front = front_of(stream, order, size, ring_index);
+  for (int i = 0; i < size.ring; ++i) {
+    RingStep step;
+    step.source = (ring_index - i + size.ring) % size.ring;
+    Tokens queries = own, keys = lists[step.source];
+    if (step.source < ring_index) {
+      const std::vector<bool> front = front_of(stream, order, size, step.source);
+      std::vector<std::int64_t> picked;
+      for (std::size_t j = 0; j < front.size(); ++j)
+        if (front[j]) picked.push_back(static_cast<std::int64_t>(j));
+      Tokens chosen;
+      for (const std::int64_t j : picked) chosen.push_back(keys[j]);
+      keys = chosen, step.all_keys = false;
+      step.keys = at::tensor(picked, at::kLong).to(options.device());
+    } else if (step.source > ring_index) {
+      std::vector<std::int64_t> picked;
+      for (std::size_t j = 0; j < own_front.size(); ++j)
+        if (!own_front[j]) picked.push_back(static_cast<std::int64_t>(j));
+      Tokens chosen;
+      for (const std::int64_t j : picked) chosen.push_back(queries[j]);
+      queries = chosen, step.all_queries = false;
+      step.queries = at::tensor(picked, at::kLong).to(options.device());
+    }
+    step.empty = queries.empty() || keys.empty();
+    if (!step.empty) step.bias = causal_bias(queries, keys, document_of, options);
+    tables.steps.push_back(std::move(step));
+  }
+  return tables;
+}
+
+at::Tensor ring_attention(Collectives& collectives, const Group& ring, const at::Tensor& q,
+                          const at::Tensor& k, const at::Tensor& v, const RingTables& tables,
+                          std::int64_t head_dim, const Site& site) {
+  const std::int64_t d = head_dim, kv_heads = k.size(1) / d, width = kv_heads * d;
+  const double scale = 1.0 / std::sqrt(static_cast<double>(d));
+  Collectives* const c = &collectives;
+  const Group* const g = &ring;
+  Saved saved;
+  at::Tensor y;
+  {
+    const BelowAutograd guard;
+    saved.q = by_head(q, kv_heads, d).mul_(scale);
+    saved.o = at::zeros_like(saved.q);
+    saved.lse = at::full(saved.q.sizes().slice(0, 3), -std::numeric_limits<double>::infinity(), q.options());
+    around(
+        collectives, ring, at::cat({k, v}, 1), tables, site, /*home=*/false,
+        [&](const RingStep& step, const at::Tensor& kv) {
+          if (step.empty) return at::Tensor();
+          const at::Tensor ks = some(by_head(kv.slice(1, 0, width), kv_heads, d), step.all_keys, step.keys);
+          const at::Tensor vs = some(by_head(kv.slice(1, width), kv_heads, d), step.all_keys, step.keys);
+          const at::Tensor scores = scores_of(some(saved.q, step.all_queries, step.queries), ks, step.bias);
+          const at::Tensor before = some(saved.lse, step.all_queries, step.queries);
+          const at::Tensor after = at::logaddexp(before, at::logsumexp(scores, {3}));
+          // exp(scores - after) needs no division and no guard: a query that sees no key here adds zero.
+          const at::Tensor part = at::matmul((scores - after.unsqueeze(3)).exp_(), vs);
+          const at::Tensor out = some(saved.o, step.all_queries, step.queries)
+                                     .mul((before - after).exp_().unsqueeze(3))
+                                     .add_(part);
+          if (step.all_queries) {
+            saved.o = out, saved.lse = after;
+          } else {
+            saved.o.index_copy_(2, step.queries, out);
+            saved.lse.index_copy_(2, step.queries, after);
+          }
+          return at::Tensor();
+        });
+    y = by_token(saved.o);
+  }
+  const RingTables* const t = &tables;
+  return attach("ring_attention", {q, k, v}, {y}, [=](const Tensors& grads) {
+    const at::Tensor dout = by_head(grads[0].contiguous(), kv_heads, d);
+    const at::Tensor delta = (dout * saved.o).sum(3);
+    at::Tensor dq = at::zeros_like(saved.q);
+    const at::Tensor own = at::cat({k, v, at::zeros_like(k), at::zeros_like(v)}, 1);
+    const at::Tensor home = around(
+        *c, *g, own, *t, site + ":backward", /*home=*/true,
+        [&](const RingStep& step, const at::Tensor& moving) {
+          if (step.empty) return at::Tensor();
+          const auto part = [&](std::int64_t i) {
+            return some(by_head(moving.slice(1, i * width, (i + 1) * width), kv_heads, d), step.all_keys,
+                        step.keys);
+          };
+          const at::Tensor ks = part(0), vs = part(1);
+          const at::Tensor qs = some(saved.q, step.all_queries, step.queries);
+          const at::Tensor dos = some(dout, step.all_queries, step.queries);
+          const at::Tensor p =
+              (scores_of(qs, ks, step.bias) - some(saved.lse, step.all_queries, step.queries).unsqueeze(3))
+                  .exp_();
+          const at::Tensor ds = p * (at::matmul(dos, vs.transpose(2, 3)) -
+                                     some(delta, step.all_queries, step.queries).unsqueeze(3));
+          const at::Tensor dqs = at::matmul(ds, ks);
+          if (step.all_queries)
+            dq.add_(dqs);
+          else
+            dq.index_add_(2, step.queries, dqs);
+          // Summed over the query heads of a key-value head.
+          const at::Tensor dk = by_token(at::matmul(ds.transpose(2, 3), qs).sum(1, true));
+          const at::Tensor dv = by_token(at::matmul(p.transpose(2, 3), dos).sum(1, true));
+          const at::Tensor add = at::cat({dk, dv}, 1);
+          at::Tensor out = moving.clone();
+          at::Tensor sums = out.slice(1, 2 * width);
+          if (step.all_keys)
+            sums.add_(add);
+          else
+            sums.index_add_(0, step.keys, add);
+          return out;
+        });
+    return Tensors{by_token(dq.mul_(scale)), home.slice(1, 2 * width, 3 * width).contiguous(),
+                   home.slice(1, 3 * width).contiguous()};
+  })[0];
+}
+
+at::Tensor gathered_attention(Collectives& collectives, const Group& ring, const at::Tensor& q,
+                              const at::Tensor& k, const at::Tensor& v,
+                              const std::vector<std::int64_t>& sizes, const at::Tensor& bias,
+                              std::int64_t head_dim, const Site& site) {
+  const std::int64_t d = head_dim, kv_heads = k.size(1) / d, width = kv_heads * d;
+  const double scale = 1.0 / std::sqrt(static_cast<double>(d));
+  const at::Tensor kv = gather_from(collectives, ring, at::cat({k, v}, 1), sizes, 0, site);
+  const std::int64_t n = q.size(0);
+  at::Tensor qh, kh, vh, p, y;
+  {
+    const BelowAutograd guard;
+    qh = by_head(q, kv_heads, d).mul_(scale);
+    kh = by_head(kv.slice(1, 0, width), kv_heads, d), vh = by_head(kv.slice(1, width), kv_heads, d);
+    if (n == 0) {
+      y = at::zeros_like(q);
+    } else {
+      p = at::softmax(scores_of(qh, kh, bias), 3);
+      y = by_token(at::matmul(p, vh));
+    }
+  }
+  return attach("gathered_attention", {q, kv}, {y}, [=](const Tensors& grads) {
+    if (n == 0) return Tensors{at::zeros_like(q), at::zeros_like(kv)};
+    const at::Tensor dout = by_head(grads[0].contiguous(), kv_heads, d);
+    const at::Tensor ds =
+        at::_softmax_backward_data(at::matmul(dout, vh.transpose(2, 3)), p, 3, p.scalar_type());
+    const at::Tensor dk = by_token(at::matmul(ds.transpose(2, 3), qh).sum(1, true));
+    const at::Tensor dv = by_token(at::matmul(p.transpose(2, 3), dout).sum(1, true));
+    return Tensors{by_token(at::matmul(ds, kh).mul_(scale)), at::cat({dk, dv}, 1)};
+  })[0];
+}
+
+}  // namespace meshparity::impl

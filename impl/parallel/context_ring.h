@@ -1,0 +1,48 @@
+// Ring attention over zigzag-ordered tokens: keys and values travel around the ring, each rank adds the
+// blocks its queries may see. Forward and backward are our own; the backward starts from the final
+// log-sum-exp, with the gradients of keys and values travelling along. Also plain attention under any mask,
+// which the all-gather form uses. Source: qwen35.md 4.6.
+#pragma once
+
+#include "impl/autograd.h"
+#include "impl/comm/comm.h"
+#include "impl/parallel/context_order.h"
+
+namespace meshparity::impl {
+
+// What one step computes: which of the own queries meet which of the visiting keys.
+struct RingStep {
+  int source = 0;            // ring index whose keys and values are here
+  bool all_queries = true;   // else `queries` picks them
+  bool all_keys = true;      // else `keys` picks them
+  at::Tensor queries, keys;  // int64
+  at::Tensor bias;           // [queries, keys]: 0 where seen, else -inf; undefined: all are seen
+  bool empty = false;        // nothing to compute
+};
+struct RingTables {
+  int rank = 0;
+  std::vector<std::int64_t> sizes;  // tokens per ring index
+  std::vector<RingStep> steps;      // one per rank of the ring, own keys first
+};
+// `lists`: the ring indices' tokens (ring_order of a zigzag order), `document_of`: document of every token of
+// the stream. Step 0: own keys, causal. Keys of a lower ring index: all queries meet its front chunks. Of a
+// higher one: the back chunks' queries meet all. `dtype`: of the masks.
+RingTables make_ring_tables(const ContextStream& stream, ContextOrder order, ContextSize size, int ring_index,
+                            const std::vector<std::int64_t>& document_of, at::TensorOptions options);
+
+// q [own tokens, H*d], k and v [own tokens, Hkv*d] -> [own tokens, H*d]; scores scaled by d^(-1/2).
+at::Tensor ring_attention(Collectives& collectives, const Group& ring, const at::Tensor& q,
+                          const at::Tensor& k, const at::Tensor& v, const RingTables& tables,
+                          std::int64_t head_dim, const Site& site);
+
+// Keys and values of all ring indices gathered, then one masked attention. `bias` [own tokens, all tokens].
+at::Tensor gathered_attention(Collectives& collectives, const Group& ring, const at::Tensor& q,
+                              const at::Tensor& k, const at::Tensor& v,
+                              const std::vector<std::int64_t>& sizes, const at::Tensor& bias,
+                              std::int64_t head_dim, const Site& site);
+
+// 0 where query token `queries[i]` sees key token `keys[j]` (same document, not after it), else -inf.
+at::Tensor causal_bias(const Tokens& queries, const Tokens& keys,
+                       const std::vector<std::int64_t>& document_of, at::TensorOptions options);
+
+}  // namespace meshparity::impl
