@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "harness/layout/layout.h"
+#include "harness/layout/token_order.h"
 #include "harness/types/cut.h"
 #include "harness/types/error.h"
 
@@ -96,39 +97,48 @@ Shape LocalIndex::local_shape() const {
 LayoutMap::LayoutMap(const ModelConfig& config, const Mesh& mesh, const Flags& flags, const Batch& batch,
                      const PlacementTable& placements)
     : config_(config), mesh_(mesh), flags_(flags), batch_(batch), placements_(placements) {
-  if (mesh.pp > 1 || mesh.cp() > 1 || mesh.ep > 1 || mesh.expert_tp() != mesh.tp)
-    throw InputError("mesh " + mesh.text() + ": layouts are known for dp, fsdp and tp in this version");
+  if (mesh.pp > 1 || mesh.ep > 1 || mesh.expert_tp() != mesh.tp)
+    throw InputError("mesh " + mesh.text() +
+                     ": layouts are known for dp, fsdp, ring, uly and tp in this version");
   for (std::size_t i = 0; i < placements_.size(); ++i) {
     check_placement_row(placements_[i]);
     if (!rows_.emplace(placements_[i].name, i).second)
       throw InputError("placements.toml", placements_[i].name, "appears twice");
   }
-  const int replicas = data_ranks(mesh_);
-  stream_tokens_.resize(replicas);
-  residual_tokens_.resize(static_cast<std::size_t>(replicas) * mesh_.tp);
+  const int data_count = data_ranks(mesh_), context = mesh_.cp();
+  stream_tokens_.resize(static_cast<std::size_t>(data_count) * context);
+  residual_tokens_.resize(stream_tokens_.size() * mesh_.tp);
   for (std::int64_t m = 0; m < batch_.micro_batches(); ++m) {
     const Range rows = batch_.micro_batch_rows(m);
-    for (int data = 0; data < replicas; ++data) {
-      Indices stream;
-      for (std::int64_t row = rows.begin + data; row < rows.end; row += replicas) {
-        const Indices part = range(batch_.row_tokens(row).begin, batch_.row_tokens(row).end);
-        stream.insert(stream.end(), part.begin(), part.end());
+    for (int data = 0; data < data_count; ++data) {
+      std::vector<Indices> streams(context);  // of this micro-batch, per cp index
+      for (std::int64_t row = rows.begin + data; row < rows.end; row += data_count) {
+        std::vector<Range> documents;
+        for (std::int64_t d = batch_.row_offsets[row]; d < batch_.row_offsets[row + 1]; ++d)
+          documents.push_back(batch_.document(d));
+        const auto held = context_order(documents, flags_.layout, mesh_.ring, mesh_.uly);
+        for (int c = 0; c < context; ++c) streams[c].insert(streams[c].end(), held[c].begin(), held[c].end());
       }
-      stream_tokens_[data].insert(stream_tokens_[data].end(), stream.begin(), stream.end());
-      for (int tp = 0; tp < mesh_.tp; ++tp) {
-        auto& residual = residual_tokens_[static_cast<std::size_t>(data) * mesh_.tp + tp];
-        const auto size = static_cast<std::int64_t>(stream.size());
-        const Range part = flags_.sp ? cut(size, mesh_.tp, tp) : Range{0, size};
-        residual.insert(residual.end(), stream.begin() + part.begin, stream.begin() + part.end);
+      for (int c = 0; c < context; ++c) {
+        const std::size_t place = static_cast<std::size_t>(data) * context + c;
+        const Indices& stream = streams[c];
+        stream_tokens_[place].insert(stream_tokens_[place].end(), stream.begin(), stream.end());
+        for (int tp = 0; tp < mesh_.tp; ++tp) {
+          auto& residual = residual_tokens_[place * mesh_.tp + tp];
+          const auto size = static_cast<std::int64_t>(stream.size());
+          const Range part = flags_.sp ? cut(size, mesh_.tp, tp) : Range{0, size};
+          residual.insert(residual.end(), stream.begin() + part.begin, stream.begin() + part.end);
+        }
       }
     }
   }
 }
 
 std::vector<std::int64_t> LayoutMap::tokens(int rank, bool residual) const {
-  const int data = data_rank(mesh_, rank);
-  if (!residual) return stream_tokens_[data];
-  return residual_tokens_[static_cast<std::size_t>(data) * mesh_.tp + coordinate_of(mesh_, rank).tp];
+  const RankCoordinate at = coordinate_of(mesh_, rank);
+  const std::size_t place =
+      static_cast<std::size_t>(data_rank(mesh_, rank)) * mesh_.cp() + at.ring * mesh_.uly + at.uly;
+  return residual ? residual_tokens_[place * mesh_.tp + at.tp] : stream_tokens_[place];
 }
 
 LocalIndex LayoutMap::local_parameter(const ParameterPlacement& p, const RankCoordinate& at) const {
