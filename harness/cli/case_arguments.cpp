@@ -26,6 +26,7 @@ void add_case_arguments(CLI::App& app, run::CaseOptions& o) {
   list("--batch", o.batch, "single, packed-odd, rows, or a batch TOML");
   list("--golden", o.golden, "golden file(s), instead of --model and --batch");
   list("--mesh", o.mesh, "tp2.fsdp2, a comma list, world=8, world<=8");
+  list("--axes", o.axes, "axes that world=8 and world<=8 may use (default: all)");
   list("--sp", o.sp, "sequence parallelism inside tp: off, on, all");
   list("--gdn", o.gdn, "GatedDeltaNet over cp: state, heads, gather, hybrid, all");
   list("--attn", o.attn, "attention over ring: ring, gather, all");

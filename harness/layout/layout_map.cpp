@@ -156,9 +156,16 @@ LocalIndex LayoutMap::local_parameter(const ParameterPlacement& p, const RankCoo
     } else {
       list = range(0, p.shape[dim]);
     }
-    // Experts are cut over edp, which is fsdp as long as no expert axis and no context axis is larger than 1.
-    if (dim == p.fsdp_dim)
-      list = slice(list, cut(static_cast<std::int64_t>(list.size()), mesh_.fsdp, at.fsdp));
+    if (dim == p.fsdp_dim) {
+      int ranks = mesh_.fsdp, mine = at.fsdp;
+      // Experts are sharded over edp where anything is sharded: with ep = 1 that is fsdp and the context
+      // axes.
+      if (p.expert && ranks > 1) {
+        ranks = mesh_.edp();
+        mine = (at.fsdp * mesh_.ring + at.ring) * mesh_.uly + at.uly;
+      }
+      list = slice(list, cut(static_cast<std::int64_t>(list.size()), ranks, mine));
+    }
     index.indices.push_back(std::move(list));
   }
   return index;

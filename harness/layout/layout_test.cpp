@@ -262,7 +262,7 @@ TEST_CASE("a key or rank without a rule is refused") {
                           "step1/model.norm.weight", "activations/layers.2.ffn", "activations/layers.0.gate"})
     CHECK_THROWS_AS(map.local(key, 0), InputError);
   CHECK_THROWS_AS(map.local("logits", 1), InputError);
-  CHECK_THROWS_AS(fixture::map("ring2"), InputError);
+  CHECK_THROWS_AS(fixture::map("pp2"), InputError);
   auto table = fixture::placements(fixture::model());
   table[0].tp_blocks[0].count -= 1;
   CHECK_THROWS_WITH(

@@ -12,6 +12,7 @@ namespace meshparity::run {
 
 struct CaseOptions {
   std::vector<std::string> model, batch, golden, mesh;
+  std::vector<std::string> axes;  // the axes that world=N and world<=N may use; empty: all
   std::vector<std::string> sp, gdn, attn, layout, schedule, recompute, pad;
   std::vector<std::string> loss, loss_form, dtype, check, engine, reduce;
   std::string tensor = "*", device = "cpu", fault;

@@ -54,6 +54,20 @@ MeshItem parse_mesh_item(const std::string& text) {
   return item;
 }
 
+// Uses this mesh only axes of the list?
+bool keeps_to(const Mesh& mesh, const Strings& axes) {
+  if (axes.empty()) return true;
+  const std::pair<const char*, int> sizes[] = {{"pp", mesh.pp},     {"dp", mesh.dp},   {"fsdp", mesh.fsdp},
+                                               {"ring", mesh.ring}, {"uly", mesh.uly}, {"tp", mesh.tp},
+                                               {"ep", mesh.ep}};
+  for (const auto& [axis, size] : sizes) {
+    bool listed = size == 1;
+    for (const auto& a : axes) listed |= a == axis;
+    if (!listed) return false;
+  }
+  return true;
+}
+
 // The flags with every value that changes nothing on this mesh set to its default. `why` names the first such
 // value.
 Flags canonical(const Mesh& mesh, Flags flags, std::string* why) {
@@ -133,6 +147,7 @@ Expansion expand(const CaseOptions& o,
   check_words("reduce", reduces, {"engine", "ordered", "permuted"});
   check_words("device", {o.device}, {"cpu", "cuda"});
   const auto checks = check_list(o.check);
+  check_words("axes", o.axes, {"pp", "dp", "fsdp", "ring", "uly", "tp", "ep"});
   std::vector<MeshItem> meshes;
   for (const auto& text : or_default(o.mesh, "dp1")) meshes.push_back(parse_mesh_item(text));
 
@@ -190,7 +205,7 @@ Expansion expand(const CaseOptions& o,
       if (!item.explicit_mesh)
         for (int world = item.least; world <= item.most; ++world)
           for (const auto& mesh : enumerate_meshes(world))
-            if (refusal(mesh, {}, config).empty()) list.push_back(mesh);
+            if (keeps_to(mesh, o.axes) && refusal(mesh, {}, config).empty()) list.push_back(mesh);
       for (const auto& mesh : list) {
         CaseSpec base;
         base.model = source.model, base.batch = source.batch, base.golden = source.golden, base.mesh = mesh;

@@ -21,10 +21,17 @@ ModelConfig config_of(const std::string& model, const std::string&) {
 TEST_CASE("world <= 8 with sp all and three batches is the 258 cases of the design") {
   CaseOptions o;
   o.model = {"tiny-dense", "tiny-moe"}, o.batch = {"single", "packed-odd", "rows"};
-  o.mesh = {"world<=8"}, o.sp = {"all"};
+  o.mesh = {"world<=8"}, o.axes = {"dp", "fsdp", "tp"}, o.sp = {"all"};
   const auto expansion = expand(o, config_of);
   CHECK(expansion.cases.size() == 258);
   CHECK(expansion.skipped.empty());
+}
+
+TEST_CASE("every distinct value of mesh, sp, gdn, attn and layout is the 1,395 cases of the design") {
+  CaseOptions o;
+  o.model = {"tiny-dense", "tiny-moe"}, o.batch = {"rows"}, o.mesh = {"world<=8"};
+  o.sp = o.gdn = o.attn = o.layout = {"all"};
+  CHECK(expand(o, config_of).cases.size() == 1395);
 }
 
 TEST_CASE("a value that changes nothing on a mesh is one case with its default") {

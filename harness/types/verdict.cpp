@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "harness/types/error.h"
+#include "harness/types/generator.h"
 
 namespace meshparity {
 namespace {
@@ -40,12 +41,8 @@ int exit_code(const std::vector<CaseResult>& cases) {
 }
 
 std::string case_hash(std::string_view case_line) {
-  std::uint64_t hash = 1469598103934665603ull;  // FNV-1a
-  for (unsigned char ch : case_line) hash = (hash ^ ch) * 1099511628211ull;
-  // FNV-1a leaves lines that differ near their end alike in the high digits; this spreads every bit over all.
-  hash = (hash ^ (hash >> 32)) * 0x9e3779b97f4a7c15ull;
-  hash = (hash ^ (hash >> 29)) * 0xbf58476d1ce4e5b9ull;
-  hash ^= hash >> 32;
+  // FNV-1a alone leaves lines that differ near their end alike in the high digits.
+  const std::uint64_t hash = mix64(name_hash(case_line));
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
   return text;

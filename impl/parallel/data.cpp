@@ -36,8 +36,12 @@ void reduce_gradients(const ShardedParameters& parameters, Collectives& collecti
                 [](const PlanRow& row) { return row.tp_sum == TpSum::all; });
   reduce_chosen(parameters, collectives, *groups.kv_replicas, "gradients.kv_replicas",
                 [](const PlanRow& row) { return row.tp_sum == TpSum::replicas; });
+  const bool apart = groups.expert_replicas != groups.replicas;
   reduce_chosen(parameters, collectives, *groups.replicas, "gradients.dp",
-                [](const PlanRow& row) { return row.sum_over_dp; });
+                [&](const PlanRow& row) { return row.sum_over_dp && !(apart && row.expert); });
+  if (apart)
+    reduce_chosen(parameters, collectives, *groups.expert_replicas, "gradients.experts.dp",
+                  [](const PlanRow& row) { return row.sum_over_dp && row.expert; });
 }
 
 }  // namespace meshparity::impl

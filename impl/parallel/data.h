@@ -10,7 +10,9 @@
 namespace meshparity::impl {
 
 struct GradientGroups {
-  std::shared_ptr<Group> tp, kv_replicas, replicas;  // replicas: dp and cp
+  std::shared_ptr<Group> tp, kv_replicas;
+  std::shared_ptr<Group> replicas;         // dp and cp: same parameters, other tokens
+  std::shared_ptr<Group> expert_replicas;  // of experts: dp alone where they are sharded over cp as well
 };
 
 // Sums, in place, what the plan's rows say. One collective per group, whatever the number of parameters.

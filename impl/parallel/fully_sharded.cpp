@@ -13,6 +13,24 @@ std::string unit_of(const std::string& name) {
   return name.substr(at, name.find('.', at + 7) - at);
 }
 
+// The plan's rows unit by unit; a layer's experts come after the rest of the layer where they are sharded
+// over a group of their own.
+std::vector<const PlanRow*> unit_order(const Plan& plan) {
+  std::vector<const PlanRow*> rows, experts;
+  std::string unit;
+  const auto flush = [&] {
+    rows.insert(rows.end(), experts.begin(), experts.end());
+    experts.clear();
+  };
+  for (const auto& row : plan.rows) {
+    if (unit_of(row.name) != unit) flush();
+    unit = unit_of(row.name);
+    (row.expert && plan.experts_apart() ? experts : rows).push_back(&row);
+  }
+  flush();
+  return rows;
+}
+
 }  // namespace
 
 const at::Tensor& UnitWeights::operator[](const char* suffix) const {
@@ -26,19 +44,25 @@ const at::Tensor& UnitWeights::operator[](const char* suffix) const {
 
 ShardedParameters::ShardedParameters(const Plan& plan, const std::map<std::string, at::Tensor>& full,
                                      const at::TensorOptions& options, const DtypePolicy& policy,
-                                     std::shared_ptr<Collectives> collectives, std::shared_ptr<Group> fsdp)
-    : policy_(policy), collectives_(std::move(collectives)), fsdp_(std::move(fsdp)) {
+                                     std::shared_ptr<Collectives> collectives, std::shared_ptr<Group> fsdp,
+                                     std::shared_ptr<Group> experts)
+    : policy_(policy), collectives_(std::move(collectives)) {
   Tensors flat;
   const at::ScalarType dtype = c10::typeMetaToScalarType(options.dtype());
-  for (const auto& row : plan.rows) {
+  for (const PlanRow* const next : unit_order(plan)) {
+    const PlanRow& row = *next;
+    const bool apart = row.expert && plan.experts_apart();
     const auto found = full.find(row.name);
     if (found == full.end()) throw RunError("weights: parameter " + row.name + " is missing");
     at::Tensor shard = plan.shard(row, found->second).to(dtype);
     if (policy_.stored) shard = policy_.stored(row.name, shard).to(dtype);
-    const std::string name = unit_of(row.name);
+    const std::string gathered = unit_of(row.name), name = apart ? gathered + ".experts" : gathered;
     if (units_.empty() || units_.back().name != name) {
+      if (units_.empty() || !apart) together_.emplace_back();
+      together_.back().push_back(units_.size());
       units_.emplace_back();
       units_.back().name = name;
+      units_.back().group = apart ? experts : fsdp;
       units_.back().first = entries_.size();
     }
     Unit& unit = units_.back();
@@ -61,7 +85,7 @@ ShardedParameters::ShardedParameters(const Plan& plan, const std::map<std::strin
 
 // The sizes of the ranks' parts, and where every element of the parameters lies in their concatenation.
 void ShardedParameters::arrange(const Plan& plan, Unit& unit) const {
-  const int ranks = fsdp_->size();
+  const int ranks = unit.group->size();
   std::vector<std::vector<std::int64_t>> begin(ranks);  // [rank][parameter] its shard in the concatenation
   std::int64_t total = 0;
   for (int r = 0; r < ranks; ++r) {
@@ -83,7 +107,7 @@ void ShardedParameters::arrange(const Plan& plan, Unit& unit) const {
       if (d != row.fsdp_dim) (d < row.fsdp_dim ? outer : inner) *= shape[d];
     for (std::int64_t o = 0; o < outer; ++o)
       for (int r = 0; r < ranks; ++r) {
-        const std::int64_t run = plan.fsdp_range(row, r).size() * inner;
+        const std::int64_t run = plan.shard_range(row, r).size() * inner;
         for (std::int64_t i = 0; i < run; ++i) order.push_back(begin[r][p] + o * run + i);
       }
   }
@@ -94,14 +118,14 @@ void ShardedParameters::arrange(const Plan& plan, Unit& unit) const {
 
 // The unit's leaf as parameters.
 Tensors ShardedParameters::split(const Unit& unit) const {
-  const bool sharded = fsdp_->size() > 1;
+  const bool sharded = unit.group->size() > 1;
   const Site site = unit.name + ".parameters";
   Tensors outputs;
   {
     const BelowAutograd guard;
     at::Tensor flat = shared_view(unit.leaf);
     if (sharded)
-      flat = collectives_->all_gather(*fsdp_, flat, unit.sizes, 0, site).index_select(0, unit.order);
+      flat = collectives_->all_gather(*unit.group, flat, unit.sizes, 0, site).index_select(0, unit.order);
     outputs = flat.split_with_sizes(unit.numels, 0);
     for (std::size_t p = 0; p < unit.count; ++p) outputs[p] = outputs[p].view(unit.shapes[p]);
   }
@@ -110,19 +134,21 @@ Tensors ShardedParameters::split(const Unit& unit) const {
     for (const auto& g : grads) parts.push_back(g.reshape({-1}));
     const at::Tensor flat = at::cat(parts);
     if (!sharded) return Tensors{flat};
-    return Tensors{collectives_->reduce_scatter(*fsdp_, flat.index_select(0, unit.inverse), unit.sizes, 0,
-                                                site + ":backward")};
+    return Tensors{collectives_->reduce_scatter(*unit.group, flat.index_select(0, unit.inverse), unit.sizes,
+                                                0, site + ":backward")};
   };
   return attach("parameters", {unit.leaf}, std::move(outputs), backward);
 }
 
 UnitWeights ShardedParameters::gather(std::size_t u) const {
-  const Unit& unit = units_[u];
   UnitWeights weights;
-  Tensors parameters = split(unit);
-  for (std::size_t p = 0; p < unit.count; ++p) {
-    const std::string& name = entries_[unit.first + p].row->name;
-    weights.add(name, policy_.computed ? policy_.computed(name, parameters[p]) : parameters[p]);
+  for (const std::size_t i : together_[u]) {
+    const Unit& unit = units_[i];
+    Tensors parameters = split(unit);
+    for (std::size_t p = 0; p < unit.count; ++p) {
+      const std::string& name = entries_[unit.first + p].row->name;
+      weights.add(name, policy_.computed ? policy_.computed(name, parameters[p]) : parameters[p]);
+    }
   }
   return weights;
 }

@@ -45,10 +45,12 @@ class ShardedParameters {
   // misshapen. The shards are stored as `options` says (dtype, device).
   ShardedParameters(const Plan& plan, const std::map<std::string, at::Tensor>& full,
                     const at::TensorOptions& options, const DtypePolicy& policy,
-                    std::shared_ptr<Collectives> collectives, std::shared_ptr<Group> fsdp);
+                    std::shared_ptr<Collectives> collectives, std::shared_ptr<Group> fsdp,
+                    std::shared_ptr<Group> experts);
 
-  std::size_t units() const { return units_.size(); }
-  // Gathers unit i ("embed", "layers.0", ..., "head") for one micro-batch.
+  std::size_t units() const { return together_.size(); }
+  // Gathers unit i ("embed", "layers.0", ..., "head") for one micro-batch; where experts are sharded over
+  // another group than the rest, theirs is a gather of its own.
   UnitWeights gather(std::size_t unit) const;
 
   const std::vector<Entry>& entries() const { return entries_; }
@@ -62,13 +64,15 @@ class ShardedParameters {
  private:
   struct Unit {
     std::string name;
+    std::shared_ptr<Group> group;      // over which it is sharded
     std::size_t first = 0, count = 0;  // entries
     at::Tensor leaf;            // slice of values_ that requires grad; its grad is a slice of gradients_
     std::vector<Shape> shapes;  // of the gathered parameters
     std::vector<std::int64_t> numels;  // of the gathered parameters
-    std::vector<std::int64_t> sizes;   // [fsdp rank] elements of that rank's flat part
-    // Where fsdp > 1: element of the all-gather's result (rank after rank) for each element of the parameters
-    // (one after another), and the reverse. One indexed copy instead of one concatenation per parameter.
+    std::vector<std::int64_t> sizes;   // [rank of the group] elements of that rank's flat part
+    // Where the group has more than one rank: element of the all-gather's result (rank after rank) for each
+    // element of the parameters (one after another), and the reverse. One indexed copy instead of one
+    // concatenation per parameter.
     at::Tensor order, inverse;
   };
   void arrange(const Plan& plan, Unit& unit) const;
@@ -76,9 +80,9 @@ class ShardedParameters {
 
   DtypePolicy policy_;
   std::shared_ptr<Collectives> collectives_;
-  std::shared_ptr<Group> fsdp_;
   std::vector<Entry> entries_;
   std::vector<Unit> units_;
+  std::vector<std::vector<std::size_t>> together_;  // units that are gathered as one
   at::Tensor values_, gradients_;
 };
 

@@ -91,6 +91,9 @@ Plan make_plan(const ModelConfig& config, const Mesh& mesh, bool sp, int rank) {
       row.counts_in_norm = plan.at.tp == 0;
     else if (rule.sum == TpSum::replicas)
       row.counts_in_norm = first_of_replicas(config.num_key_value_heads, mesh.tp, plan.at.tp);
+    // The context axes hold replicas of everything but experts that are sharded over them.
+    if (!(row.expert && plan.experts_apart()) && (plan.at.ring > 0 || plan.at.uly > 0))
+      row.counts_in_norm = false;
     plan.rows.push_back(std::move(row));
   }
   return plan;
@@ -131,13 +134,27 @@ Shape Plan::tp_shape(const PlanRow& row) const {
   return shape;
 }
 
-Range Plan::fsdp_range(const PlanRow& row, int index) const {
-  return cut(tp_shape(row)[row.fsdp_dim], mesh.fsdp, index);
+bool Plan::experts_apart() const {
+  return mesh.fsdp > 1 && mesh.edp() != mesh.fsdp;
 }
 
-Shape Plan::shard_shape(const PlanRow& row, int fsdp_index) const {
+int Plan::shard_ranks(const PlanRow& row) const {
+  return row.expert && mesh.fsdp > 1 ? mesh.edp() : mesh.fsdp;
+}
+
+int Plan::shard_index(const PlanRow& row) const {
+  if (!row.expert || mesh.fsdp == 1) return at.fsdp;
+  const int inner = ((at.fsdp * mesh.ring + at.ring) * mesh.uly + at.uly) * mesh.tp + at.tp;
+  return inner / (mesh.ep * mesh.expert_tp());
+}
+
+Range Plan::shard_range(const PlanRow& row, int index) const {
+  return cut(tp_shape(row)[row.fsdp_dim], shard_ranks(row), index);
+}
+
+Shape Plan::shard_shape(const PlanRow& row, int index) const {
   Shape shape = tp_shape(row);
-  shape[row.fsdp_dim] = fsdp_range(row, fsdp_index).size();
+  shape[row.fsdp_dim] = shard_range(row, index).size();
   return shape;
 }
 
@@ -153,7 +170,7 @@ at::Tensor Plan::tp_part(const PlanRow& row, const at::Tensor& full) const {
 }
 
 at::Tensor Plan::shard(const PlanRow& row, const at::Tensor& full) const {
-  const Range rows_held = fsdp_range(row, at.fsdp);
+  const Range rows_held = shard_range(row, shard_index(row));
   return tp_part(row, full).slice(row.fsdp_dim, rows_held.begin, rows_held.end);
 }
 

@@ -31,7 +31,7 @@ struct PlanRow {
   bool expert =
       false;  // one row per expert: cut over edp (which is fsdp here) and, in its width, over etp (= tp)
   TpSum tp_sum = TpSum::none;
-  bool sum_over_dp = true;     // gradients of the replicas add up (those of the fsdp group always do)
+  bool sum_over_dp = true;     // gradients of the replicas add up (those of the sharding group always do)
   bool decays = false;         // weight decay: the full tensor has two or more dimensions
   bool counts_in_norm = true;  // this rank's shard enters the global gradient norm (every element once)
   // Index of the unit this rank holds where key-value heads are replicated: (units, tp, tp index) -> unit.
@@ -51,12 +51,18 @@ struct Plan {
   // The index ranges of dimension tp_dim that tp rank `index` holds, block by block (one range: everything,
   // if replicated).
   std::vector<Range> tp_ranges(const PlanRow& row, int index) const;
-  // Shapes of what this rank holds: after tp, and after tp and fsdp.
+  // Over how many ranks a parameter is sharded after tp, and which of them this one is: fsdp, or for experts
+  // edp (which takes in the context axes) where fsdp > 1.
+  int shard_ranks(const PlanRow& row) const;
+  int shard_index(const PlanRow& row) const;
+  // Are experts sharded over another group than everything else?
+  bool experts_apart() const;
+  // Shapes of what this rank holds: after tp, and after tp and sharding.
   Shape tp_shape(const PlanRow& row) const;
-  Shape shard_shape(const PlanRow& row, int fsdp_index) const;
-  // The rows [begin, end) of dimension fsdp_dim that fsdp rank `index` holds of the tp part.
-  Range fsdp_range(const PlanRow& row, int index) const;
-  // Full tensor -> this rank's part after tp, and its shard after tp and fsdp (views where possible).
+  Shape shard_shape(const PlanRow& row, int index) const;
+  // The rows [begin, end) of dimension fsdp_dim that shard rank `index` holds of the tp part.
+  Range shard_range(const PlanRow& row, int index) const;
+  // Full tensor -> this rank's part after tp, and its shard (views where possible).
   at::Tensor tp_part(const PlanRow& row, const at::Tensor& full) const;
   at::Tensor shard(const PlanRow& row, const at::Tensor& full) const;
   // tp indices that hold the same key-value heads as this rank, ascending (this rank alone where heads are

@@ -48,7 +48,7 @@ TEST_CASE("every parameter has a row and its shards hold every element as often 
         REQUIRE(plan.rows.size() == parameters_of(c).size());
         for (const auto& row : plan.rows) {
           const at::Tensor shard = plan.shard(row, numbered(row.shape));
-          REQUIRE(shard.sizes() == at::IntArrayRef(plan.shard_shape(row, plan.at.fsdp)));
+          REQUIRE(shard.sizes() == at::IntArrayRef(plan.shard_shape(row, plan.shard_index(row))));
           const auto count = [&](std::map<std::string, at::Tensor>& into, bool add) {
             auto& total =
                 into.try_emplace(row.name, at::zeros({shape_numel(row.shape)}, at::kLong)).first->second;
@@ -127,9 +127,11 @@ TEST_CASE("rows go to data ranks in turn and no token is lost or doubled") {
   batch.row_offsets = {0, 2, 3, 4, 5};
   batch.micro_batch_offsets = {0, 3, 4};
   const Mesh m = mesh(2, 2, 2);
+  Flags with_sp;
+  with_sp.sp = true;
   std::multiset<std::int64_t> seen;
   for (int rank = 0; rank < m.world(); rank += 2) {
-    const TokenLayout layout = make_token_layout(batch, m, true, rank);
+    const TokenLayout layout = make_token_layout(batch, m, with_sp, rank);
     REQUIRE(layout.micro_batches.size() == 2);
     for (const auto& part : layout.micro_batches) {
       seen.insert(part.global.begin(), part.global.end());
@@ -139,11 +141,11 @@ TEST_CASE("rows go to data ranks in turn and no token is lost or doubled") {
   }
   CHECK(seen.size() == 20);
   CHECK(std::set<std::int64_t>(seen.begin(), seen.end()).size() == 20);
-  const TokenLayout first = make_token_layout(batch, m, true, 0);
+  const TokenLayout first = make_token_layout(batch, m, with_sp, 0);
   CHECK(first.micro_batches[0].global == std::vector<std::int64_t>{0, 1, 2, 3, 4});
   CHECK(first.micro_batches[0].documents == std::vector<std::int64_t>{0, 0, 0, 0, 1});
   CHECK(first.micro_batches[0].residual_sizes == std::vector<std::int64_t>{2, 3});
-  CHECK(make_token_layout(batch, m, true, 6).micro_batches[1].tokens() == 0);
+  CHECK(make_token_layout(batch, m, with_sp, 6).micro_batches[1].tokens() == 0);
 }
 
 }  // namespace meshparity::impl

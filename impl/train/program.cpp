@@ -14,7 +14,8 @@ namespace meshparity::impl {
 namespace {
 
 struct Groups {
-  std::shared_ptr<Group> tp, kv_replicas, fsdp, replicas, data, model, ring, uly, cp;
+  std::shared_ptr<Group> tp, kv_replicas, fsdp, replicas, expert_replicas, experts, data, model, ring, uly,
+      cp;
 };
 
 // Every rank asks for its groups in the same order, as engines over processes need.
@@ -44,8 +45,14 @@ Groups make_groups(Engine& engine, const Plan& plan) {
       engine.group("fsdp", members([&](const auto& c) { return same_dp(c) && same_cp(c) && same_tp(c); }));
   // Ranks that hold the same parameters and saw other tokens; all ranks with other tokens.
   g.replicas = engine.group("dp.cp", members([&](const auto& c) { return c.fsdp == at.fsdp && same_tp(c); }));
+  g.expert_replicas = g.replicas, g.experts = g.fsdp;
+  if (plan.experts_apart()) {
+    g.experts = engine.group("edp", members([&](const auto& c) { return same_dp(c) && same_tp(c); }));
+    g.expert_replicas = engine.group(
+        "dp", members([&](const auto& c) { return c.fsdp == at.fsdp && same_cp(c) && same_tp(c); }));
+  }
   g.data = engine.group("dp.fsdp.cp", members(same_tp));
-  g.model = engine.group("fsdp.tp", members([&](const auto& c) { return same_dp(c) && same_cp(c); }));
+  g.model = engine.group("fsdp.cp.tp", members(same_dp));
   g.cp = engine.group("cp", members([&](const auto& c) { return same_data(c) && same_tp(c); }));
   g.ring =
       engine.group("ring", members([&](const auto& c) { return same_data(c) && same_uly(c) && same_tp(c); }));
@@ -82,7 +89,7 @@ class RankProgram {
     DtypePolicy dtypes;
     offer(seams.dtypes, dtypes);
     parameters_ = std::make_unique<ShardedParameters>(plan_, *inputs.weights, options(), dtypes, collectives_,
-                                                      groups_.fsdp);
+                                                      groups_.fsdp, groups_.experts);
     optimizer_ = make_adamw(*parameters_, inputs.train, collectives_, groups_.model);
     offer(seams.optimizer, optimizer_);
 
@@ -110,7 +117,8 @@ class RankProgram {
                         first ? (inputs_.activations ? "activations/" : "")
                               : (inputs_.trace ? trace + "activations/" : ""));
       if (!backward) break;
-      reduce_gradients(*parameters_, *collectives_, {groups_.tp, groups_.kv_replicas, groups_.replicas});
+      reduce_gradients(*parameters_, *collectives_,
+                       {groups_.tp, groups_.kv_replicas, groups_.replicas, groups_.expert_replicas});
       const bool emit = first && inputs_.gradients;
       if (emit) record_all("grads/", parameters_->gradients());
       if (!first && inputs_.trace) record_all(trace + "grads/", parameters_->gradients());
