@@ -31,6 +31,7 @@ HELD = {"none": ("grads", "steps"), "steps": ("grads",), "grads": ()}  # what is
 # What each packaged golden holds beside logits, logprobs, losses and denominators.
 PACKAGED = {("tiny-dense", "single"): (), ("tiny-moe", "single"): (),
             ("tiny-dense", "packed-odd"): ("grads",), ("tiny-moe", "packed-odd"): ("grads",),
+            ("tiny-dense", "boundaries"): ("grads",), ("tiny-moe", "boundaries"): ("grads",),
             ("tiny-dense", "rows"): ("grads", "steps"), ("tiny-moe", "rows"): ("grads", "steps")}
 
 
