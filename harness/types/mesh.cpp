@@ -117,7 +117,6 @@ std::string refusal(const Mesh& m, const Flags& f, const ModelConfig& c) {
   if (m.pp > 1) return no("pp (pipeline parallelism) is not in this version");
   if (m.ep > 1 || (m.etp && m.etp != m.tp))
     return no("ep and etp (expert parallelism) are not in this version");
-  if (f.pad != "none") return no("pad=" + f.pad + " is not in this version; pad=none works");
   if (f.recompute) return no("recompute is not in this version");
   const int t = m.tp * m.uly;
   if (!divides(t, c.num_attention_heads))

@@ -15,11 +15,13 @@ namespace meshparity::impl {
 
 // What one rank holds of a micro-batch: its data rank's rows, row after row, of each row the part that the
 // context axes give it, in the order of the layout.
+constexpr std::int64_t kPadding = -1;
+
 struct MicroBatchTokens {
-  std::vector<std::int64_t> global;     // [T] index in the whole batch
+  std::vector<std::int64_t> global;     // [T] index in the whole batch, kPadding where padded
   std::vector<std::int64_t> ids;        // [T]
   std::vector<std::int64_t> labels;     // [T] next token of the same document, or kIgnoreLabel
-  std::vector<std::int64_t> documents;  // [T] global document number
+  std::vector<std::int64_t> documents;  // [T] global document number; padding outside documents: its own
   std::vector<std::int64_t> positions;  // [3*T] (t, h, w), axis after axis
   // Tokens of the residual stream per tp rank: the floor cut with sp, all tokens on each rank without.
   std::vector<std::int64_t> residual_sizes;
@@ -29,6 +31,8 @@ struct MicroBatchTokens {
   ContextStream stream;
   std::vector<std::int64_t> stream_documents;
 
+  // Places of the tokens that are not padding.
+  std::vector<std::int64_t> real() const;
   std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
 };
 

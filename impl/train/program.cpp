@@ -4,6 +4,7 @@
 #include <c10/core/AutogradState.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "harness/types/cut.h"
 #include "harness/types/error.h"
 #include "impl/blocks/decoder.h"
 #include "impl/parallel/data.h"
@@ -68,7 +69,14 @@ struct MicroBatch {
   DecoderInput input;
   at::Tensor weights;  // [policies, T] loss weights
   std::vector<std::int64_t> residual_sizes;
+  // Places of what is not padding, among this rank's tokens and among its part of the residual stream.
+  at::Tensor real, residual_real;
 };
+
+// What is emitted holds no padding.
+at::Tensor without_padding(const at::Tensor& x, const at::Tensor& real) {
+  return real.defined() ? x.index_select(0, real) : x;
+}
 
 template <class T>
 void offer(const std::function<void(T&)>& hook, T& object) {
@@ -172,6 +180,16 @@ class RankProgram {
       micro_batch.weights =
           normaliser_.weights(tokens, static_cast<std::int64_t>(m), inputs_.dtype).to(inputs_.device);
       micro_batch.residual_sizes = tokens.residual_sizes;
+      if (inputs_.flags.pad != "none") {
+        const std::vector<std::int64_t> real = tokens.real();
+        const Range own =
+            inputs_.flags.sp ? cut(tokens.tokens(), mesh.tp, plan_.at.tp) : Range{0, tokens.tokens()};
+        std::vector<std::int64_t> residual;
+        for (const std::int64_t i : real)
+          if (i >= own.begin && i < own.end) residual.push_back(i - own.begin);
+        micro_batch.real = at::tensor(real, at::kLong).to(inputs_.device);
+        micro_batch.residual_real = at::tensor(residual, at::kLong).to(inputs_.device);
+      }
       micro_batches_.push_back(std::move(micro_batch));
     }
   }
@@ -199,13 +217,13 @@ class RankProgram {
       if (!activation_path.empty())
         hook = [&](const std::string& name, const at::Tensor& value) {
           if (next == activations.size()) activations.push_back({activation_path + name, {}});
-          activations[next++].second.push_back(value.detach());
+          activations[next++].second.push_back(without_padding(value.detach(), micro_batch.residual_real));
         };
       const HeadOutput head = decoder_forward(context, *parameters_, micro_batch.input, hook);
       if (emit) {
         const at::NoGradGuard guard;
-        logits.push_back(head.logits.detach());
-        logprobs.push_back(head.logprobs.detach());
+        logits.push_back(without_padding(head.logits.detach(), micro_batch.real));
+        logprobs.push_back(without_padding(head.logprobs.detach(), micro_batch.real));
         losses.sub_(at::mv(micro_batch.weights, head.logprobs.detach()));
       }
       // A rank without tokens goes through the graph as well: its collectives are the others' too.

@@ -114,9 +114,11 @@ at::Tensor expected(const std::string& key, const at::Tensor& full, const Plan& 
                     const TokenLayout& layout, bool sp) {
   std::vector<std::int64_t> tokens, residual;
   for (const auto& part : layout.micro_batches) {
-    tokens.insert(tokens.end(), part.global.begin(), part.global.end());
     const Range own = sp ? cut(part.tokens(), plan.mesh.tp, plan.at.tp) : Range{0, part.tokens()};
-    residual.insert(residual.end(), part.global.begin() + own.begin, part.global.begin() + own.end);
+    for (const std::int64_t i : part.real()) {
+      tokens.push_back(part.global[i]);
+      if (i >= own.begin && i < own.end) residual.push_back(part.global[i]);
+    }
   }
   if (key == "logits") {
     const Range columns = cut(full.size(1), plan.mesh.tp, plan.at.tp);
@@ -207,6 +209,20 @@ TEST_CASE("context parallelism computes what one rank computes, whatever mixes a
   check(moe, "ring3.uly2", "state", "ring", "zigzag", false);
   check(moe, "dp2.uly3", "state", "ring", "contiguous", false);
   check(moe, "fsdp2.ring3", "gather", "gather", "zigzag-document", false);
+}
+
+TEST_CASE("padding changes nothing that is emitted") {
+  for (const char* pad : {"left", "right", "document"}) {
+    CAPTURE(pad);
+    Run run;
+    run.flags.pad = pad, run.steps = 1;
+    for (const char* mesh : {"dp1", "fsdp2.tp2", "ring3", "ring2.uly2"}) check_same(run, mesh, false);
+    check_same(run, "ring2.tp2", true);
+    run.flags.layout = "zigzag-document", run.flags.gdn = "heads";
+    check_same(run, "ring4", false);
+    run.config = moe_config(), run.flags.gdn = "state";
+    check_same(run, "ring3.uly2", false);
+  }
 }
 
 TEST_CASE("tied embeddings are one parameter with both gradients on every mesh") {
