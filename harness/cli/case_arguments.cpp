@@ -8,22 +8,13 @@
 #include "scenarios/load.h"
 
 namespace meshparity::cli {
-namespace {
-
-ModelConfig config_of(const std::string& model, const std::string& golden) {
-  if (golden.empty()) return scenarios::load_model(model);
-  const auto store = golden::read(golden, golden::Kind::golden);
-  return scenarios::parse_model_config(store.strings.at("config"), golden);
-}
-
-}  // namespace
 
 void add_case_arguments(CLI::App& app, run::CaseOptions& o) {
   const auto list = [&](const char* name, std::vector<std::string>& values, const char* help) {
     app.add_option(name, values, help)->delimiter(',')->group("Cases");
   };
   list("--model", o.model, "tiny-dense, tiny-moe, a config.json or a Hugging Face directory");
-  list("--batch", o.batch, "single, packed-odd, rows, or a batch TOML");
+  list("--batch", o.batch, "single, packed-odd, rows, boundaries, or a batch TOML");
   list("--golden", o.golden, "golden file(s), instead of --model and --batch");
   list("--mesh", o.mesh, "tp2.fsdp2, a comma list, world=8, world<=8");
   list("--axes", o.axes, "axes that world=8 and world<=8 may use (default: all)");
@@ -66,6 +57,12 @@ run::CaseOptions parse_case_line(const std::string& line) {
     throw InputError(std::string(error.what()) + " in: " + line);
   }
   return options;
+}
+
+ModelConfig config_of(const std::string& model, const std::string& golden) {
+  if (golden.empty()) return scenarios::load_model(model);
+  const auto store = golden::read(golden, golden::Kind::golden);
+  return scenarios::parse_model_config(store.strings.at("config"), golden);
 }
 
 run::Expansion expand_cases(const run::CaseOptions& options) {

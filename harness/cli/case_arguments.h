@@ -16,6 +16,9 @@ void add_case_arguments(CLI::App& app, run::CaseOptions& options);
 // Options of one case line. Throws InputError naming the word that is wrong.
 run::CaseOptions parse_case_line(const std::string& line);
 
+// The model of a case: a golden's own /config where one is given, else the model named.
+ModelConfig config_of(const std::string& model, const std::string& golden);
+
 // Expands with the model loader behind it (a golden's own /config where one is given).
 run::Expansion expand_cases(const run::CaseOptions& options);
 

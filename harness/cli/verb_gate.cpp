@@ -14,6 +14,7 @@
 #include "harness/cli/sweep.h"
 #include "harness/cli/verb_report.h"
 #include "harness/cli/verbs.h"
+#include "harness/run/cover.h"
 #include "harness/types/error.h"
 #include "reports/report.h"
 #include "scenarios/faults/fault.h"
@@ -26,7 +27,7 @@ struct GateOptions {
   std::string case_file, baseline, history, resume;
   ReportFiles files;
   SweepOptions sweep;
-  bool json_detail = false, quiet = false, list = false;
+  bool json_detail = false, quiet = false, list = false, cover = false;
 };
 
 // One line per case on the way, and on a terminal a last line with the count and the time left.
@@ -112,8 +113,21 @@ std::set<std::string> known_failures(const std::string& path) {
 int gate(const GateOptions& o, bool have_case_options, const std::string& command) {
   if (!o.case_file.empty() && have_case_options)
     throw InputError("--cases and case options exclude each other: put the options into the file's lines");
-  const auto expansion =
+  auto expansion =
       have_case_options ? expand_cases(o.cases) : expand_case_file(o.case_file.empty() ? "ci" : o.case_file);
+  if (o.cover) {
+    const std::size_t all = expansion.cases.size();
+    const auto impossible = run::impossible_pairs(expansion.cases, config_of);
+    expansion.cases = run::cover(expansion.cases);
+    expansion.skipped.clear();
+    if (o.list) {
+      std::cout << "# A cover of " << all
+                << " cases: every mesh of every model, and every pair of values that can meet.\n"
+                << "# " << impossible.size() << " pairs cannot meet:\n";
+      for (const auto& [pair, reason] : impossible)
+        std::cout << "#   " << pair.first << " with " << pair.second << ": " << reason << "\n";
+    }
+  }
   if (o.list) {
     for (const auto& spec : expansion.cases) std::cout << spec.line() << "\n";
     for (const auto& skip : expansion.skipped)
@@ -199,6 +213,9 @@ void add_gate(CLI::App& app, Chosen& chosen) {
   options->files.add_to(*verb);
   verb->add_flag("--json-detail", options->json_detail, "every tensor of every case, however many")
       ->group("Reports");
+  verb->add_flag("--cover", options->cover,
+                 "of the cases only every mesh, and enough others that every possible pair of values meets")
+      ->group("Running");
   verb->add_flag("--quiet", options->quiet, "only failures and the summary")->group("Reports");
   verb->add_flag("--list", options->list, "print the cases, run nothing")->group("Running");
   verb->callback([verb, options, &chosen] {

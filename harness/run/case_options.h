@@ -31,6 +31,10 @@ struct Expansion {
   std::vector<Skipped> skipped;
 };
 
+// The flags with every value that changes nothing on this mesh set to its default. `why`, if given and empty,
+// gets the first such value's reason.
+Flags canonical_flags(const Mesh& mesh, Flags flags, std::string* why);
+
 // Cross product of all lists. Mesh items are "tp2.fsdp2", "world=8" or "world<=8" (the last two give the
 // valid meshes of every model). "all" is every value of a flag. Values that mean the same on a mesh (sp where
 // tp = 1, layout where ring = 1) are one case. An explicit mesh or value that a model cannot take is Skipped

@@ -68,25 +68,6 @@ bool keeps_to(const Mesh& mesh, const Strings& axes) {
   return true;
 }
 
-// The flags with every value that changes nothing on this mesh set to its default. `why` names the first such
-// value.
-Flags canonical(const Mesh& mesh, Flags flags, std::string* why) {
-  const Flags plain;
-  const auto idle = [&](auto Flags::*field, bool takes_part, const char* what) {
-    if (takes_part || flags.*field == plain.*field) return;
-    if (why && why->empty()) *why = what;
-    flags.*field = plain.*field;
-  };
-  idle(&Flags::sp, mesh.tp > 1, "sp=on needs tp > 1");
-  idle(&Flags::gdn, mesh.cp() > 1, "gdn other than state needs ring or uly > 1");
-  if (flags.gdn == "hybrid")
-    idle(&Flags::gdn, mesh.ring > 1 && mesh.uly > 1, "gdn=hybrid needs ring > 1 and uly > 1");
-  idle(&Flags::attn, mesh.ring > 1, "attn=gather needs ring > 1");
-  idle(&Flags::layout, mesh.ring > 1, "a layout other than contiguous needs ring > 1");
-  idle(&Flags::schedule, mesh.pp > 1, "a schedule needs pp > 1");
-  return flags;
-}
-
 DType case_dtype(const std::string& name) {
   if (name == "float64" || name == "float32") return parse_dtype(name);
   if (name == "bfloat16")
@@ -127,6 +108,23 @@ Strings or_default(const Strings& given, const char* value) {
 }
 
 }  // namespace
+
+Flags canonical_flags(const Mesh& mesh, Flags flags, std::string* why) {
+  const Flags plain;
+  const auto idle = [&](auto Flags::*field, bool takes_part, const char* what) {
+    if (takes_part || flags.*field == plain.*field) return;
+    if (why && why->empty()) *why = what;
+    flags.*field = plain.*field;
+  };
+  idle(&Flags::sp, mesh.tp > 1, "sp=on needs tp > 1");
+  idle(&Flags::gdn, mesh.cp() > 1, "gdn other than state needs ring or uly > 1");
+  if (flags.gdn == "hybrid")
+    idle(&Flags::gdn, mesh.ring > 1 && mesh.uly > 1, "gdn=hybrid needs ring > 1 and uly > 1");
+  idle(&Flags::attn, mesh.ring > 1, "attn=gather needs ring > 1");
+  idle(&Flags::layout, mesh.ring > 1, "a layout other than contiguous needs ring > 1");
+  idle(&Flags::schedule, mesh.pp > 1, "a schedule needs pp > 1");
+  return flags;
+}
 
 Expansion expand(const CaseOptions& o,
                  const std::function<ModelConfig(const std::string&, const std::string&)>& config_of) {
@@ -213,7 +211,7 @@ Expansion expand(const CaseOptions& o,
         base.device = o.device, base.fault = o.fault, base.seed = o.seed;
         for_each_value(base, [&](const CaseSpec& spec) {
           if (!seen.insert(spec.line()).second) return;
-          if (!(canonical(mesh, spec.flags, nullptr) == spec.flags)) {
+          if (!(canonical_flags(mesh, spec.flags, nullptr) == spec.flags)) {
             idle.push_back(spec);
             return;
           }
@@ -235,7 +233,7 @@ Expansion expand(const CaseOptions& o,
   for (auto& spec : idle) {
     std::string why;
     CaseSpec plain = spec;
-    plain.flags = canonical(spec.mesh, spec.flags, &why);
+    plain.flags = canonical_flags(spec.mesh, spec.flags, &why);
     if (!listed.count(plain.line())) out.skipped.push_back({spec, spec.mesh.text() + ": " + why});
   }
   if (out.cases.empty()) {

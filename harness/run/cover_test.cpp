@@ -1,0 +1,60 @@
+// Covers: complete, small, and honest about what cannot meet.
+#include "harness/run/cover.h"
+
+#include <catch2/catch.hpp>
+#include <set>
+
+namespace meshparity::run::cover_test {
+namespace {
+
+ModelConfig config_of(const std::string& model, const std::string&) {
+  ModelConfig c;
+  c.num_hidden_layers = 5, c.num_attention_heads = 8, c.num_key_value_heads = 2;
+  c.linear_num_key_heads = 4, c.linear_num_value_heads = 12;
+  if (model == "tiny-moe")
+    c.num_attention_heads = 6, c.num_key_value_heads = 1, c.linear_num_key_heads = 6, c.num_experts = 12;
+  return c;
+}
+
+std::vector<CaseSpec> product(const std::string& world) {
+  CaseOptions o;
+  o.model = {"tiny-dense", "tiny-moe"}, o.batch = {"single", "rows"}, o.mesh = {world};
+  o.sp = o.gdn = o.attn = o.layout = o.pad = {"all"};
+  return expand(o, config_of).cases;
+}
+
+}  // namespace
+
+TEST_CASE("a cover meets every pair that the cases meet, with every mesh, and is far smaller") {
+  const auto all = product("world<=6");
+  const auto chosen = cover(all);
+  CHECK(missing_pairs(all, chosen).empty());
+  CHECK(chosen.size() * 20 < all.size());
+  std::set<std::string> meshes, covered;
+  for (const auto& spec : all) meshes.insert(spec.model + spec.mesh.text());
+  for (const auto& spec : chosen) covered.insert(spec.model + spec.mesh.text());
+  CHECK(meshes == covered);
+}
+
+TEST_CASE("a pair that a selection lost is named") {
+  const auto all = product("world<=4");
+  std::vector<CaseSpec> without;
+  for (const auto& spec : all)
+    if (!(spec.mesh.ring == 4 && spec.flags.layout == "zigzag")) without.push_back(spec);
+  const auto missing = missing_pairs(all, without);
+  REQUIRE(missing.size() == 1);
+  CHECK(missing[0] == Pair{"ring=4", "layout=zigzag"});
+}
+
+TEST_CASE("pairs that cannot meet come with their reason") {
+  const auto impossible = impossible_pairs(product("world<=4"), config_of);
+  std::map<Pair, std::string> reasons;
+  for (const auto& [pair, reason] : impossible) reasons[pair] = reason;
+  CHECK(reasons.at({"ring=1", "layout=zigzag"}).find("needs ring > 1") != std::string::npos);
+  CHECK(reasons.at({"dp=4", "tp=2"}) == "needs 8 ranks, the largest mesh has 4");
+  CHECK(reasons.at({"tp=4", "model=tiny-moe"}).find("tp*uly must divide num_attention_heads=6") !=
+        std::string::npos);
+  for (const auto& [pair, reason] : reasons) CHECK_FALSE(reason.empty());
+}
+
+}  // namespace meshparity::run::cover_test
