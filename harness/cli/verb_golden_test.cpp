@@ -60,11 +60,11 @@ TEST_CASE("every packaged golden verifies, and one damaged byte is found") {
   std::vector<std::string> arguments = {"golden", "verify"};
   for (const auto& entry : fs::directory_iterator(kData))
     if (entry.path().extension() == ".h5") arguments.push_back(entry.path().string());
-  REQUIRE(arguments.size() == 8);
+  REQUIRE(arguments.size() == 10);
   const Finished good = judge(arguments);
   INFO(good.out << good.err);
   CHECK(good.code == 0);
-  CHECK(std::count(good.out.begin(), good.out.end(), '\n') == 6);
+  CHECK(std::count(good.out.begin(), good.out.end(), '\n') == 8);
 
   const ScratchFolder folder;
   std::string bytes = slurp(kGolden);

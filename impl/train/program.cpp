@@ -182,8 +182,7 @@ class RankProgram {
       micro_batch.residual_sizes = tokens.residual_sizes;
       if (inputs_.flags.pad != "none") {
         const std::vector<std::int64_t> real = tokens.real();
-        const Range own =
-            inputs_.flags.sp ? cut(tokens.tokens(), mesh.tp, plan_.at.tp) : Range{0, tokens.tokens()};
+        const Range own = sequence_ ? cut(tokens.tokens(), mesh.tp, plan_.at.tp) : Range{0, tokens.tokens()};
         std::vector<std::int64_t> residual;
         for (const std::int64_t i : real)
           if (i >= own.begin && i < own.end) residual.push_back(i - own.begin);

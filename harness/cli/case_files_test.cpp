@@ -1,0 +1,56 @@
+// The packaged case files hold what they say.
+#include <catch2/catch.hpp>
+#include <set>
+
+#include "harness/cli/case_arguments.h"
+#include "harness/run/cover.h"
+
+namespace meshparity::cli {
+namespace {
+
+// The product that ci.cases covers.
+std::vector<CaseSpec> product() {
+  return expand_cases(
+             parse_case_line("--model tiny-dense,tiny-moe --batch single,packed-odd,rows,boundaries "
+                             "--mesh 'world<=8' --sp all --gdn all --attn all --layout all --pad all"))
+      .cases;
+}
+
+}  // namespace
+
+TEST_CASE("basic.cases is the 258 cases of dp, fsdp, tp and sp, and ci.cases holds them") {
+  const auto basic = expand_case_file("basic"), ci = expand_case_file("ci");
+  CHECK(basic.cases.size() == 258);
+  std::set<std::string> lines;
+  for (const auto& spec : ci.cases) lines.insert(spec.line());
+  for (const auto& spec : basic.cases) CHECK(lines.count(spec.line()) == 1);
+}
+
+TEST_CASE("ci.cases runs every valid mesh up to 8 ranks and every possible pair of values") {
+  const auto all = product(), ci = expand_case_file("ci").cases;
+  for (const auto& pair : run::missing_pairs(all, ci)) {
+    INFO(pair.first << " with " << pair.second << " never meet in ci.cases");
+    CHECK(false);
+  }
+  std::set<std::string> meshes, covered;
+  for (const auto& spec : all) meshes.insert(spec.model + " " + spec.mesh.text());
+  for (const auto& spec : ci) covered.insert(spec.model + " " + spec.mesh.text());
+  CHECK(meshes == covered);
+  CHECK(meshes.size() == 155);
+  // Every pair that is missing from the product has a reason; throws where one has none.
+  CHECK_FALSE(run::impossible_pairs(all, config_of).empty());
+}
+
+TEST_CASE("nightly.cases is the product without padding with every batch, and more") {
+  std::set<std::string> lines;
+  for (const auto& spec : expand_case_file("nightly").cases) lines.insert(spec.line());
+  std::size_t unpadded = 0;
+  for (const auto& spec : product()) {
+    if (spec.flags.pad != "none") continue;
+    ++unpadded;
+    CHECK(lines.count(spec.line()) == 1);
+  }
+  CHECK(unpadded == 5580);
+}
+
+}  // namespace meshparity::cli
