@@ -182,7 +182,7 @@ TEST_CASE("paths that hashes or files could not carry are no paths") {
 }
 
 TEST_CASE(
-    "a guard that dies, fails, says nothing or babbles is a damaged file; no guard is an error of the "
+    "a guard that dies, fails, says nothing or babbles is a damaged file, and no guard is an error of the "
     "set-up") {
   const TemporaryFolder folder;
   write(folder.file("g.h5"), small_golden());
