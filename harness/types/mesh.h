@@ -58,8 +58,8 @@ struct Flags {
 // or empty if it can.
 std::string refusal(const Mesh& mesh, const Flags& flags, const ModelConfig& config);
 
-// Every mesh of exactly `world` ranks over the axes this version runs (dp, fsdp, ring, uly, tp), valid or not, in
-// printing order; `refusal` tells which are valid.
+// Every mesh of exactly `world` ranks over the axes this version runs (dp, fsdp, ring, uly, tp), valid or
+// not, in printing order; `refusal` tells which are valid.
 std::vector<Mesh> enumerate_meshes(int world);
 
 }  // namespace meshparity
