@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "golden/store.h"
+#include "harness/cli/communication_table.h"
 #include "harness/cli/explain_case.h"
 #include "harness/cli/judge_case.h"
 #include "harness/cli/rank_inputs.h"
@@ -97,7 +98,7 @@ impl::Seams seams_of(const CaseSpec& spec) {
   return seams;
 }
 
-CaseResult run_case(const CaseSpec& spec, const std::string& dump) {
+CaseResult run_case(const CaseSpec& spec, const std::string& dump, std::string* communication) {
   const auto start = std::chrono::steady_clock::now();
   CaseResult result;
   result.case_line = spec.line();
@@ -107,6 +108,7 @@ CaseResult run_case(const CaseSpec& spec, const std::string& dump) {
   try {
     const Expected expected(scenario, spec, steps);
     const auto outputs = run_ranks(spec, *scenario);
+    if (communication) *communication = communication_table(outputs);
     result.checks = judge_case(spec, *scenario, expected, steps, outputs);
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     explain_case(

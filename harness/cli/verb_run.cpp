@@ -17,7 +17,7 @@ namespace {
 struct RunOptions {
   run::CaseOptions cases;
   std::string dump, json;
-  bool all = false;
+  bool communication = false;
 };
 
 int run_one(const RunOptions& o) {
@@ -27,13 +27,16 @@ int run_one(const RunOptions& o) {
                      "; meshparity gate runs many");
   require_writable(o.dump);
   require_writable(o.json);
-  const CaseResult result = run_case(expansion.cases.front(), o.dump);
+  std::string communication;
+  const CaseResult result =
+      run_case(expansion.cases.front(), o.dump, o.communication ? &communication : nullptr);
   for (const auto& check : result.checks)
     if (check.state == State::pass)
       std::printf("%-9s %-11s %-55s %5.1f%% of bound  max abs %.2e  rel %.2e  against %s\n",
                   std::string(state_name(check.state)).c_str(), check.check.c_str(), check.tensor.c_str(),
                   100 * check.bound_used, check.max_abs, check.max_rel, check.against.c_str());
   std::fflush(stdout);
+  std::cout << communication;
   reports::Run run;
   run.command = "meshparity run " + result.case_line, run.version = kVersion, run.listed = 1;
   run.cases = {result}, run.seconds = result.seconds;
@@ -52,6 +55,7 @@ void add_run(CLI::App& app, Chosen& chosen) {
   add_case_arguments(*verb, options->cases);
   verb->add_option("--dump", options->dump, "write what the ranks computed, in the golden schema");
   verb->add_option("--json", options->json, "write the verdict");
+  verb->add_flag("--communication", options->communication, "what left every rank, site by site");
   verb->callback([options, &chosen] { chosen.run = [options] { return run_one(*options); }; });
 
   // Started by the gate and by --spawn, not by people.
