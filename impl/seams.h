@@ -16,6 +16,7 @@ namespace meshparity::impl {
 struct Primitives;   // impl/blocks/primitives.h: the ~20 functions of the model
 struct Plan;         // impl/parallel/plan.h: the one sharding table
 struct TokenLayout;  // impl/parallel/token_layout.h: which tokens a rank holds
+struct ContextEdit;  // impl/blocks/context_tables.h: how tokens and heads travel over ring and uly
 struct Normaliser;   // impl/train/loss.h: counts and scales
 struct Optimizer;    // impl/train/optimizer.h: AdamW, zeroing, norm and clipping
 struct DtypePolicy;  // impl/blocks/dtype_policy.h
@@ -26,6 +27,7 @@ struct Seams {
   std::function<void(Primitives&)> primitives;
   std::function<void(Plan&, const Mesh&)> plan;
   std::function<void(TokenLayout&, const Mesh&, int rank)> layout;
+  std::function<void(ContextEdit&)> context;  // once per micro-batch
   std::function<void(Normaliser&)> normaliser;
   std::function<void(Optimizer&)> optimizer;
   std::function<void(DtypePolicy&)> dtypes;

@@ -211,16 +211,18 @@ std::pair<int, int> CaseView::wrong_of(Phase phase, int step) const {
 }
 
 std::vector<std::vector<std::vector<std::int64_t>>> CaseView::streams() const {
-  const int ranks = data_ranks(map.mesh());
-  std::vector<std::vector<std::vector<std::int64_t>>> streams(static_cast<std::size_t>(ranks));
-  for (int rank = 0; rank < ranks; ++rank)
-    for (std::int64_t m = 0; m < batch.micro_batches(); ++m) {
-      auto& stream = streams[static_cast<std::size_t>(rank)].emplace_back();
-      const Range rows = batch.micro_batch_rows(m);
-      for (std::int64_t row = rows.begin + rank; row < rows.end; row += ranks)
-        for (std::int64_t t = batch.row_tokens(row).begin; t < batch.row_tokens(row).end; ++t)
-          stream.push_back(t);
+  const Mesh& mesh = map.mesh();
+  std::vector<std::vector<std::vector<std::int64_t>>> streams(static_cast<std::size_t>(token_ranks(mesh)));
+  for (int rank = 0; rank < mesh.world(); ++rank) {
+    auto& own = streams[static_cast<std::size_t>(token_rank(mesh, rank))];
+    if (!own.empty()) continue;  // another tp rank of the same tokens
+    own.resize(static_cast<std::size_t>(batch.micro_batches()));
+    std::int64_t m = 0;
+    for (const std::int64_t t : map.tokens(rank, false)) {
+      while (t >= batch.micro_batch_tokens(m).end) ++m;
+      own[static_cast<std::size_t>(m)].push_back(t);
     }
+  }
   return streams;
 }
 

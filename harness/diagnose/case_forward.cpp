@@ -75,6 +75,13 @@ struct Labels {
 };
 
 // Labellings that a mistake gives, over the whole batch.
+bool same_document(const Batch& batch, std::int64_t a, std::int64_t b) {
+  const auto number = [&](std::int64_t t) {
+    return std::upper_bound(batch.document_offsets.begin(), batch.document_offsets.end(), t);
+  };
+  return number(a) == number(b);
+}
+
 std::vector<Labels> mistaken_labels(const CaseView& view) {
   const Batch& b = view.batch;
   const std::vector<std::int64_t> none(b.labels.size(), kNone);
@@ -82,16 +89,19 @@ std::vector<Labels> mistaken_labels(const CaseView& view) {
   Labels own{"labels not shifted", "every token is its own label", none};
   Labels across{"label across document boundaries",
                 "the last token of a document has the first of the next one as label", b.labels};
+  Labels inside{"labels shifted inside each shard",
+                "the label of token t is the next token of its document on the same rank", none};
   for (const auto& rank : view.streams())
     for (const auto& stream : rank)
       for (std::size_t i = 0; i < stream.size(); ++i) {
         const std::int64_t t = stream[i], next = i + 1 < stream.size() ? stream[i + 1] : -1;
         twice.labels[t] = next < 0 ? kNone : b.labels[next];
         own.labels[t] = b.labels[t] < 0 ? kNone : b.token_ids[t];
+        if (b.labels[t] >= 0 && next >= 0 && same_document(b, t, next)) inside.labels[t] = b.token_ids[next];
         const bool ends = std::binary_search(b.document_offsets.begin(), b.document_offsets.end(), t + 1);
         if (ends && next >= 0) across.labels[t] = b.token_ids[next];
       }
-  return {twice, own, across};
+  return {twice, own, across, inside};
 }
 
 // Row of the embedding table that the first id of a vocabulary shard looks up, for every tp index.
@@ -149,7 +159,7 @@ void shape_rules(const CaseView& view, std::vector<Cause>& causes) {
     std::int64_t lost = 0;
     for (const auto& local : tensor.locals) {
       std::int64_t kept = 0;
-      for (const auto& stream : streams[static_cast<std::size_t>(data_rank(mesh, local.rank))])
+      for (const auto& stream : streams[static_cast<std::size_t>(token_rank(mesh, local.rank))])
         kept += static_cast<std::int64_t>(stream.size()) / mesh.tp * mesh.tp;
       if (local.view.shape.size() != 1 || local.view.shape[0] != kept) return;
       lost += view.map.local("logprobs", local.rank).local_shape()[0] - kept;
@@ -191,12 +201,12 @@ void count_rules(const CaseView& view, std::vector<Cause>& causes) {
   const double want = tensor ? tensor->want.at(0) : 0;
   // Where rank 0's count happens to be right, the others still tell.
   const Mesh& mesh = view.map.mesh();
-  const int ranks = data_ranks(mesh);
+  const int ranks = token_ranks(mesh);
   if (!tensor) return;
   if (ranks > 1 && static_cast<int>(tensor->locals.size()) == mesh.world()) {
     Values counts(static_cast<std::size_t>(ranks), 0);
     for (const auto& local : tensor->locals)
-      counts[static_cast<std::size_t>(data_rank(mesh, local.rank))] = local.view.at(0);
+      counts[static_cast<std::size_t>(token_rank(mesh, local.rank))] = local.view.at(0);
     const double sum = std::accumulate(counts.begin(), counts.end(), 0.0);
     const bool differ = std::any_of(counts.begin(), counts.end(), [&](double c) { return c != counts[0]; });
     const std::string held =

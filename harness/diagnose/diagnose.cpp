@@ -64,6 +64,12 @@ std::vector<Axis> axes_of(const Mesh& mesh) {
   add("fsdp", mesh.fsdp, [](const Mesh& m, int rank) { return coordinate_of(m, rank).fsdp; });
   if (mesh.dp > 1 && mesh.fsdp > 1)
     add("dp*fsdp", data_ranks(mesh), [](const Mesh& m, int rank) { return data_rank(m, rank); });
+  add("ring", mesh.ring, [](const Mesh& m, int rank) { return coordinate_of(m, rank).ring; });
+  add("uly", mesh.uly, [](const Mesh& m, int rank) { return coordinate_of(m, rank).uly; });
+  if (mesh.ring > 1 && mesh.uly > 1)
+    add("cp", mesh.cp(), [](const Mesh& m, int rank) {
+      return coordinate_of(m, rank).ring * m.uly + coordinate_of(m, rank).uly;
+    });
   add("tp", mesh.tp, [](const Mesh& m, int rank) { return coordinate_of(m, rank).tp; });
   return axes;
 }

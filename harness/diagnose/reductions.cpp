@@ -29,7 +29,8 @@ std::vector<Local> locals_of(const ErrorShape& shape) {
 // Sums what the ranks of one line of the axis hold that hold the same part: all of the line where the axis
 // replicates the tensor, a few where it replicates heads. Residual of (sum - want) over all parts, or -1
 // where some part has no replica. `members`: ranks that hold one part.
-double residual_of_sum(const std::vector<Local>& locals, const Axis& axis, const Mesh& mesh, int& members) {
+double residual_of_sum(const std::vector<Local>& locals, const Axis& axis, const Mesh& mesh, int& members,
+                       bool& equal) {
   struct Part {
     const Local* first = nullptr;
     Values sum;
@@ -39,12 +40,15 @@ double residual_of_sum(const std::vector<Local>& locals, const Axis& axis, const
   for (const auto& local : locals) {
     // All ranks that differ on this axis only stand on one line of it.
     const RankCoordinate c = coordinate_of(mesh, local.rank);
-    std::vector<int> line{c.dp, c.fsdp, c.tp};
+    std::vector<int> line{c.dp, c.fsdp, c.ring, c.uly, c.tp};
     if (axis.name == "dp" || axis.name == "dp*fsdp") line[0] = 0;
     if (axis.name == "fsdp" || axis.name == "dp*fsdp") line[1] = 0;
-    if (axis.name == "tp") line[2] = 0;
+    if (axis.name == "ring" || axis.name == "cp") line[2] = 0;
+    if (axis.name == "uly" || axis.name == "cp") line[3] = 0;
+    if (axis.name == "tp") line[4] = 0;
     Part& part = parts[{line, local.indices}];
     if (!part.first) part.first = &local, part.sum.assign(local.got.size(), 0.0);
+    equal = equal && part.first->got == local.got;
     for (std::size_t i = 0; i < part.sum.size(); ++i) part.sum[i] += local.got[i];
     ++part.members;
   }
@@ -69,11 +73,19 @@ void find_reductions(const ErrorShape& shape, std::vector<Cause>& causes) {
   if (static_cast<int>(locals.size()) != mesh.world()) return;
   for (const auto& axis : axes_of(mesh)) {
     int members = 0;
-    const double residual = residual_of_sum(locals, axis, mesh, members);
+    bool equal = true;
+    const double residual = residual_of_sum(locals, axis, mesh, members, equal);
     if (residual < 0) continue;
     const double confidence = shape.confidence(residual);
     if (confidence == 0) continue;
-    // Equal shares look like a mean as well; unequal ones can only be contributions.
+    // Equal shares are a sum that was divided; unequal ones can only be contributions.
+    if (equal) {
+      causes.push_back(
+          {"averaged over " + axis.name + " where it should be summed",
+           "all " + std::to_string(members) + " ranks hold the same, want divided by their number",
+           std::min(0.98, confidence + 0.01)});
+      continue;
+    }
     causes.push_back({"all-reduce over " + axis.name + " missing",
                       "the sum over " + axis.name + " of what " + (members < axis.size ? "the " : "its ") +
                           std::to_string(members) +

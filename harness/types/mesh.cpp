@@ -108,6 +108,11 @@ int data_rank(const Mesh& mesh, int rank) {
   return c.dp * mesh.fsdp + c.fsdp;
 }
 
+int token_rank(const Mesh& mesh, int rank) {
+  const auto c = coordinate_of(mesh, rank);
+  return (data_rank(mesh, rank) * mesh.ring + c.ring) * mesh.uly + c.uly;
+}
+
 std::string refusal(const Mesh& m, const Flags& f, const ModelConfig& c) {
   const auto no = [&](const std::string& why) { return m.text() + ": " + why; };
   const auto value = [](const char* field, std::int64_t v) {

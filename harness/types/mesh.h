@@ -41,6 +41,11 @@ int data_rank(const Mesh& mesh, int rank);
 inline int data_ranks(const Mesh& mesh) {
   return mesh.dp * mesh.fsdp;
 }
+// data rank * cp + cp index: ranks with the same number hold the same tokens, others hold other tokens.
+int token_rank(const Mesh& mesh, int rank);
+inline int token_ranks(const Mesh& mesh) {
+  return data_ranks(mesh) * mesh.cp();
+}
 
 // How a case runs on its mesh. Values are the command line's words.
 struct Flags {

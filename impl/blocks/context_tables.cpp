@@ -24,6 +24,19 @@ std::vector<Tokens> uly_lists(const std::vector<Tokens>& all, ContextSize size, 
 
 }  // namespace
 
+void build_state_tables(const ContextStream& stream, const std::vector<Tokens>& stretches, int rank,
+                        const std::vector<std::int64_t>& document_of, const ModelConfig& config,
+                        const PackingOptions& options, ContextTables& t) {
+  const std::int64_t conv_width = config.linear_conv_kernel_dim;
+  t.states = make_state_tables(stream, stretches, rank, document_of, conv_width, config.linear_key_head_dim,
+                               options.device);
+  t.halo_stream = pack_documents(t.states.halo_documents, conv_width, options);
+  if (t.states.crossing)
+    t.extended_stream = pack_documents(t.states.extended_documents, conv_width, options);
+  else
+    t.state_stream = pack_documents(documents_of(stretches[rank], document_of), conv_width, options);
+}
+
 ContextTables make_context_tables(const ContextStream& stream, const std::vector<std::int64_t>& document_of,
                                   const Mesh& mesh, const Flags& flags, int cp_index,
                                   const ModelConfig& config, const PackingOptions& options) {
@@ -35,7 +48,7 @@ ContextTables make_context_tables(const ContextStream& stream, const std::vector
   const ContextOrder order = size.ring > 1 ? context_order_of(flags.layout) : ContextOrder::contiguous;
   const std::vector<Tokens> residual = all_orders(stream, order, size);
   const std::vector<Tokens> pieces = all_orders(stream, ContextOrder::contiguous, size);
-  const std::int64_t conv_width = config.linear_conv_kernel_dim, key_dim = config.linear_key_head_dim;
+  const std::int64_t conv_width = config.linear_conv_kernel_dim;
 
   // Softmax attention.
   ContextOrder attending = order;
@@ -85,12 +98,7 @@ ContextTables make_context_tables(const ContextStream& stream, const std::vector
       t.delta_tokens =
           make_token_exchange(uly_lists(pieces, size, ring_index), stretches[ring_index], uly_index, device);
     }
-    t.states = make_state_tables(stream, stretches, mine, document_of, conv_width, key_dim, device);
-    t.halo_stream = pack_documents(t.states.halo_documents, conv_width, options);
-    if (t.states.crossing)
-      t.extended_stream = pack_documents(t.states.extended_documents, conv_width, options);
-    else
-      t.state_stream = pack_documents(documents_of(stretches[mine], document_of), conv_width, options);
+    build_state_tables(stream, stretches, mine, document_of, config, options, t);
   }
   return t;
 }

@@ -45,6 +45,23 @@ struct ContextParallel {
   bool active() const { return size.ranks() > 1; }
 };
 
+// What the context seam is given: the tables of one micro-batch and everything they were made from.
+struct ContextEdit {
+  ContextTables& tables;
+  const ContextStream& stream;
+  const std::vector<std::int64_t>& document_of;
+  const Mesh& mesh;
+  const Flags& flags;
+  int cp_index;
+  const ModelConfig& config;
+  const PackingOptions& options;
+};
+
+// The tables of passing states, from the ranks' stretches: sets states and its three streams.
+void build_state_tables(const ContextStream& stream, const std::vector<Tokens>& stretches, int rank,
+                        const std::vector<std::int64_t>& document_of, const ModelConfig& config,
+                        const PackingOptions& options, ContextTables& tables);
+
 ContextTables make_context_tables(const ContextStream& stream, const std::vector<std::int64_t>& document_of,
                                   const Mesh& mesh, const Flags& flags, int cp_index,
                                   const ModelConfig& config, const PackingOptions& options);

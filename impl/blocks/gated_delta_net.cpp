@@ -35,7 +35,7 @@ at::Tensor mix_by_states(const BlockContext& context, const DeltaNetInputs& in, 
   if (!t.states.crossing) return f.delta_rule(qk, v, gates[0], gates[1], t.state_stream, key_dim);
   const DeltaInputs all = extend_inputs({qk, v, gates[0], gates[1]}, t.states, key_dim);
   const at::Tensor extended = f.delta_rule(all.qk, all.v, all.g, all.beta, t.extended_stream, key_dim);
-  return pass_states(c, group, extended, t.states, in.heads(), key_dim, site + ".states");
+  return f.pass_states(c, group, extended, t.states, in.heads(), key_dim, site + ".states");
 }
 
 // Trades tokens for heads over `group`, mixes with the heads at hand, and trades back.

@@ -28,6 +28,7 @@ Primitives aten_primitives() {
   p.short_conv = short_conv;
   p.delta_gates = delta_gates;
   p.delta_rule = delta_rule;
+  p.pass_states = pass_states;
   p.route = route;
   p.experts_ffn = experts_ffn;
   p.embedding_lookup = embedding_lookup;

@@ -8,6 +8,7 @@
 
 #include "impl/blocks/experts.h"
 #include "impl/blocks/packed_tokens.h"
+#include "impl/parallel/context_state.h"
 
 namespace meshparity::impl {
 
@@ -39,6 +40,10 @@ struct Primitives {
   Entry<Tensor(const Tensor& qk, const Tensor& v, const Tensor& g, const Tensor& beta,
                const PackedTokens& tokens, std::int64_t key_dim)>
       delta_rule;
+  // context_state.h
+  Entry<Tensor(Collectives& collectives, const Group& group, const Tensor& extended,
+               const StateTables& tables, std::int64_t heads, std::int64_t key_dim, const Site& site)>
+      pass_states;
   // experts.h
   Entry<Routing(const Tensor& logits, std::int64_t k)> route;
   Entry<Tensor(const Tensor& x, const Routing& routing, const Tensor& gate_up, const Tensor& down)>

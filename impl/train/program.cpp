@@ -107,6 +107,7 @@ class RankProgram {
     normaliser_.sum_over_data_ranks = [this](const at::Tensor& counts) {
       return collectives_->all_reduce(*groups_.data, counts.to(inputs_.device), "loss.counts").to(at::kCPU);
     };
+    edit_context_ = seams.context;
     offer(seams.normaliser, normaliser_);
     normaliser_.globalise();
     sequence_ = layout.sequence;
@@ -172,6 +173,13 @@ class RankProgram {
         micro_batch.context =
             make_context_tables(tokens.stream, tokens.stream_documents, mesh, inputs_.flags,
                                 plan_.at.ring * mesh.uly + plan_.at.uly, inputs_.config, packing);
+        if (edit_context_) {
+          ContextEdit edit{micro_batch.context,     tokens.stream,
+                           tokens.stream_documents, mesh,
+                           inputs_.flags,           plan_.at.ring * mesh.uly + plan_.at.uly,
+                           inputs_.config,          packing};
+          edit_context_(edit);
+        }
       }
       micro_batch.input.ids = at::tensor(tokens.ids, at::kLong).to(inputs_.device);
       micro_batch.input.labels = at::tensor(tokens.labels, at::kLong).to(inputs_.device);
@@ -250,6 +258,7 @@ class RankProgram {
   std::unique_ptr<ShardedParameters> parameters_;
   Optimizer optimizer_;
   Normaliser normaliser_;
+  std::function<void(ContextEdit&)> edit_context_;
   bool sequence_ = false;  // the residual stream is cut over tp
   std::vector<MicroBatch> micro_batches_;
 };

@@ -52,6 +52,29 @@ Fault logits_bf16_lse();
 Fault fsdp_reduce_dtype_partial();
 Fault ce_grad_rounded_before_subtract();
 Fault gdn_bwd_kernel_miscompiled();
+// Context parallelism.
+Fault gdn_cp_zigzag_as_contiguous();
+Fault zigzag_exchange_cp2_hardcoded();
+Fault thd_cu_seqlens_floordiv_cp();
+Fault cp_context_batch1_only();
+Fault gdn_cp_single_doc_cu_seqlens();
+Fault cp_state_carry_into_new_doc();
+Fault conv1d_cp_local_seqidx_reset();
+Fault cp_positions_local();
+Fault zigzag_two_definitions();
+Fault label_shift_after_shard();
+Fault sampler_ignores_ulysses();
+Fault conv1d_cp_no_halo();
+Fault cp_state_order_reversed();
+Fault fla_cp_bwd_gate_offset();
+Fault a2a_head_seq_order_swapped();
+Fault gdn_alog_dtbias_grad_replicated();
+Fault cp_local_token_count();
+Fault sp_count_overdivided();
+Fault cp_loss_extra_scale();
+Fault cp_correction_factor_dp_only();
+Fault sp_grad_divided_by_full_world();
+Fault fully_masked_shard_nan();
 
 const std::vector<Fault>& all() {
   static const std::vector<Fault> list = {gdn_inproj_flat_tp_split(),
@@ -96,7 +119,29 @@ const std::vector<Fault>& all() {
                                           logits_bf16_lse(),
                                           fsdp_reduce_dtype_partial(),
                                           ce_grad_rounded_before_subtract(),
-                                          gdn_bwd_kernel_miscompiled()};
+                                          gdn_bwd_kernel_miscompiled(),
+                                          gdn_cp_zigzag_as_contiguous(),
+                                          zigzag_exchange_cp2_hardcoded(),
+                                          thd_cu_seqlens_floordiv_cp(),
+                                          cp_context_batch1_only(),
+                                          gdn_cp_single_doc_cu_seqlens(),
+                                          cp_state_carry_into_new_doc(),
+                                          conv1d_cp_local_seqidx_reset(),
+                                          cp_positions_local(),
+                                          zigzag_two_definitions(),
+                                          label_shift_after_shard(),
+                                          sampler_ignores_ulysses(),
+                                          conv1d_cp_no_halo(),
+                                          cp_state_order_reversed(),
+                                          fla_cp_bwd_gate_offset(),
+                                          a2a_head_seq_order_swapped(),
+                                          gdn_alog_dtbias_grad_replicated(),
+                                          cp_local_token_count(),
+                                          sp_count_overdivided(),
+                                          cp_loss_extra_scale(),
+                                          cp_correction_factor_dp_only(),
+                                          sp_grad_divided_by_full_world(),
+                                          fully_masked_shard_nan()};
   return list;
 }
 
