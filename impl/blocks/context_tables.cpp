@@ -50,6 +50,9 @@ ContextTables make_context_tables(const ContextStream& stream, const std::vector
   const std::vector<Tokens> pieces = all_orders(stream, ContextOrder::contiguous, size);
   const std::int64_t conv_width = config.linear_conv_kernel_dim;
 
+  for (const auto& list : uly_lists(residual, size, ring_index))
+    t.uly_sizes.push_back(static_cast<std::int64_t>(list.size()));
+
   // Softmax attention.
   ContextOrder attending = order;
   if (size.ring > 1 && flags.attn == "ring" && order == ContextOrder::contiguous) {

@@ -17,6 +17,8 @@
 namespace meshparity::impl {
 
 struct ContextTables {
+  std::vector<std::int64_t> uly_sizes;  // tokens of the residual stream per uly rank of this ring index
+
   // Around softmax attention. Zigzag order for the ring, where the residual stream has another.
   std::optional<Relayout> to_ring_order, from_ring_order;
   TokenExchange attention_tokens;  // over uly

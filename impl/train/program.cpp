@@ -67,7 +67,7 @@ struct MicroBatch {
   PackedTokens packed;
   ContextTables context;
   DecoderInput input;
-  at::Tensor weights;  // [policies, T] loss weights
+  at::Tensor weights;  // [policies, T] loss weights; of all tokens over uly where the loss is replicated
   std::vector<std::int64_t> residual_sizes;
   // Places of what is not padding, among this rank's tokens and among its part of the residual stream.
   at::Tensor real, residual_real;
@@ -147,6 +147,10 @@ class RankProgram {
     return at::TensorOptions().dtype(inputs_.dtype).device(inputs_.device);
   }
 
+  bool replicated_loss() const { return inputs_.loss_form == "replicated" && inputs_.mesh.uly > 1; }
+  // Over how many ranks the same loss is evaluated.
+  int loss_copies() const { return replicated_loss() ? inputs_.mesh.uly : 1; }
+
   void record(std::string key, const at::Tensor& value) {
     out_.records.push_back({std::move(key), value.to(at::kCPU)});
   }
@@ -187,6 +191,9 @@ class RankProgram {
           plan_.tp_ranges(plan_.row("model.embed_tokens.weight"), plan_.at.tp)[0].begin;
       micro_batch.weights =
           normaliser_.weights(tokens, static_cast<std::int64_t>(m), inputs_.dtype).to(inputs_.device);
+      if (replicated_loss())
+        micro_batch.weights = collectives_->all_gather(*groups_.uly, micro_batch.weights,
+                                                       micro_batch.context.uly_sizes, 1, "loss.weights");
       micro_batch.residual_sizes = tokens.residual_sizes;
       if (inputs_.flags.pad != "none") {
         const std::vector<std::int64_t> real = tokens.real();
@@ -231,11 +238,16 @@ class RankProgram {
         const at::NoGradGuard guard;
         logits.push_back(without_padding(head.logits.detach(), micro_batch.real));
         logprobs.push_back(without_padding(head.logprobs.detach(), micro_batch.real));
-        losses.sub_(at::mv(micro_batch.weights, head.logprobs.detach()));
       }
+      // Replicated: every uly rank evaluates the loss of the group's tokens, and each counts for its share.
+      const at::Tensor counted = replicated_loss()
+                                     ? gather_from(*collectives_, *groups_.uly, head.logprobs,
+                                                   micro_batch.context.uly_sizes, 0, "loss.logprobs")
+                                     : head.logprobs;
+      if (emit) losses.sub_(at::mv(micro_batch.weights, counted.detach()) / loss_copies());
       // A rank without tokens goes through the graph as well: its collectives are the others' too.
       if (backward)
-        torch::autograd::backward({head.logprobs}, {micro_batch.weights.select(0, policy_).neg()});
+        torch::autograd::backward({counted}, {micro_batch.weights.select(0, policy_).neg() / loss_copies()});
     }
     for (auto& [key, parts] : activations) record(key, at::cat(parts));
     if (!emit) return;

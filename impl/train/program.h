@@ -30,6 +30,8 @@ struct RankInputs {
   Batch batch;
   TrainSpec train;
   std::string loss = "token_mean";  // policy whose gradients are taken
+  // sharded: every rank evaluates the loss of its tokens. replicated: every uly rank that of all tokens of
+  // its group, gathered.
   std::string loss_form = "sharded";
   int steps = 0;  // optimizer steps
   bool gradients = true;

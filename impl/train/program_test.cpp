@@ -79,7 +79,7 @@ struct Run {
   ModelConfig config = dense_config();
   Batch batch = uneven_batch();
   TrainSpec train;
-  std::string loss = "token_mean";
+  std::string loss = "token_mean", loss_form = "sharded";
   int steps = 2;
   Flags flags;  // but sp
   Seams seams;
@@ -92,7 +92,7 @@ struct Run {
     RankInputs in;
     in.config = config, in.mesh = Mesh::parse(mesh), in.flags = flags, in.flags.sp = sp, in.batch = batch,
     in.train = train;
-    in.loss = loss, in.steps = steps, in.activations = true, in.weights = &weights;
+    in.loss = loss, in.loss_form = loss_form, in.steps = steps, in.activations = true, in.weights = &weights;
     std::vector<RankOutput> out(in.mesh.world());
     run_in_process(in.mesh.world(), {},
                    [&](Engine& engine) { out[engine.rank()] = run_rank(in, engine, seams); });
@@ -223,6 +223,16 @@ TEST_CASE("padding changes nothing that is emitted") {
     run.config = moe_config(), run.flags.gdn = "state";
     check_same(run, "ring3.uly2", false);
   }
+}
+
+TEST_CASE("a loss that every Ulysses rank evaluates is the same loss with the same gradients") {
+  for (const char* mesh : {"uly2", "ring2.uly2", "dp2.uly4"})
+    for (const char* policy : kLossPolicies) {
+      CAPTURE(policy);
+      Run run;
+      run.loss_form = "replicated", run.loss = policy, run.steps = 1;
+      check_same(run, mesh, false);
+    }
 }
 
 TEST_CASE("tied embeddings are one parameter with both gradients on every mesh") {
