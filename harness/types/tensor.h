@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "harness/types/error.h"
+
 namespace meshparity {
 
 enum class DType { float64, float32, float16, bfloat16, int64, int32, uint8, boolean };
@@ -54,7 +56,9 @@ struct HostTensor {
   template <class T>
   static HostTensor from(DType dtype, Shape shape, const std::vector<T>& values) {
     HostTensor t = zeros(dtype, std::move(shape));
-    std::memcpy(t.bytes.data(), values.data(), t.bytes.size());
+    if (values.size() * sizeof(T) != t.bytes.size())
+      throw RunError(std::to_string(values.size()) + " values for a tensor " + shape_text(t.shape));
+    if (!values.empty()) std::memcpy(t.bytes.data(), values.data(), t.bytes.size());
     return t;
   }
   static HostTensor from_int64(Shape shape, const std::vector<std::int64_t>& values) {
