@@ -45,6 +45,10 @@ TEST_CASE("the cause of a planted fault is named, and never confidently misnamed
                                 "labels-shifted-twice",
                                 "vocab-embed-mask-wrong",
                                 "gdn-packed-no-reset",
+                                "label-shift-after-shard",
+                                "cp-local-token-count",
+                                "cp-correction-factor-dp-only",
+                                "gdn-alog-dtbias-grad-replicated",
                                 "ga-loss-not-divided",
                                 "sp-norm-grad-no-allreduce",
                                 "kv-replica-grad-unsummed",
@@ -70,6 +74,16 @@ TEST_CASE("the cause of a planted fault is named, and never confidently misnamed
     CHECK(run.cause_right());
     CHECK(!run.misled());
   }
+}
+
+TEST_CASE("faults that are exact on two context ranks pass there and are caught on three") {
+  for (const char* id : {"zigzag-exchange-cp2-hardcoded", "cp-state-order-reversed"})
+    for (const int ring : {2, 3}) {
+      CaseSpec spec = single_case("--model tiny-dense --batch single --mesh ring" + std::to_string(ring));
+      spec.fault = id;
+      INFO(id << " on ring" << ring);
+      CHECK(run_case(spec).state == (ring == 2 ? State::pass : State::fail));
+    }
 }
 
 TEST_CASE("docs/faults.md holds every fault, its check, its meshes and what waits") {
