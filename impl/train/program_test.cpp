@@ -211,6 +211,49 @@ TEST_CASE("context parallelism computes what one rank computes, whatever mixes a
   check(moe, "fsdp2.ring3", "gather", "gather", "zigzag-document", false);
 }
 
+TEST_CASE("changing a token changes no logit before it, and some behind it, on every way to mix over cp") {
+  const std::int64_t changed = 14;  // inside the longest document, tokens 12 to 20
+  const auto probe = [&](const char* mesh_text, const char* gdn, const char* attn, const char* layout) {
+    CAPTURE(mesh_text, gdn, attn, layout);
+    Run run;
+    run.steps = 0;
+    run.flags.gdn = gdn, run.flags.attn = attn, run.flags.layout = layout;
+    Run other = run;
+    other.batch.token_ids[changed] = (run.batch.token_ids[changed] + 1) % run.config.vocab_size;
+    other.batch.labels[changed - 1] = kIgnoreLabel;
+    const auto before = run.on(mesh_text, false), after = other.on(mesh_text, false);
+    double behind = 0;
+    for (std::size_t rank = 0; rank < before.size(); ++rank) {
+      const TokenLayout layout_of =
+          make_token_layout(run.batch, Mesh::parse(mesh_text), run.flags, static_cast<int>(rank));
+      std::vector<std::int64_t> tokens;
+      for (const auto& part : layout_of.micro_batches)
+        tokens.insert(tokens.end(), part.global.begin(), part.global.end());
+      const at::Tensor difference =
+          (by_key(before[rank]).at("logits") - by_key(after[rank]).at("logits")).abs();
+      for (std::size_t i = 0; i < tokens.size(); ++i) {
+        const double d = difference[static_cast<std::int64_t>(i)].max().item<double>();
+        if (tokens[i] < changed || tokens[i] > 20)
+          CHECK(d <= 1e-13);
+        else
+          behind = std::max(behind, d);
+      }
+    }
+    CHECK(behind > 1e-3);
+  };
+  REQUIRE(uneven_batch().document(5).begin == 12);
+  REQUIRE(uneven_batch().document(5).end == 21);
+  for (const char* mesh : {"ring2", "ring3", "uly2", "ring2.uly2"})
+    for (const char* gdn : {"state", "heads", "gather"}) {
+      if (std::string(mesh) == "ring3" && std::string(gdn) == "heads")
+        continue;  // 3 does not divide the heads
+      probe(mesh, gdn, "ring", "contiguous");
+    }
+  for (const char* layout : {"zigzag", "zigzag-document"})
+    for (const char* attn : {"ring", "gather"}) probe("ring3", "state", attn, layout);
+  probe("ring2.uly2", "hybrid", "ring", "zigzag");
+}
+
 TEST_CASE("padding changes nothing that is emitted") {
   for (const char* pad : {"left", "right", "document"}) {
     CAPTURE(pad);
