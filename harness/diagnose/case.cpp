@@ -268,8 +268,7 @@ Diagnosis diagnose_case(const CaseEvidence& evidence) {
     replica_rules(view, causes);
     invalid_rules(view, causes);
   }
-  std::stable_sort(causes.begin(), causes.end(),
-                   [](const Cause& a, const Cause& b) { return a.confidence > b.confidence; });
+  most_confident_first(causes);
   return diagnosis;
 }
 

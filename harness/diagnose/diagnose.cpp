@@ -67,11 +67,14 @@ std::vector<Axis> axes_of(const Mesh& mesh) {
   add("ring", mesh.ring, [](const Mesh& m, int rank) { return coordinate_of(m, rank).ring; });
   add("uly", mesh.uly, [](const Mesh& m, int rank) { return coordinate_of(m, rank).uly; });
   if (mesh.ring > 1 && mesh.uly > 1)
-    add("cp", mesh.cp(), [](const Mesh& m, int rank) {
-      return coordinate_of(m, rank).ring * m.uly + coordinate_of(m, rank).uly;
-    });
+    add("cp", mesh.cp(), [](const Mesh& m, int rank) { return cp_index(m, coordinate_of(m, rank)); });
   add("tp", mesh.tp, [](const Mesh& m, int rank) { return coordinate_of(m, rank).tp; });
   return axes;
+}
+
+void most_confident_first(std::vector<Cause>& causes) {
+  std::stable_sort(causes.begin(), causes.end(),
+                   [](const Cause& a, const Cause& b) { return a.confidence > b.confidence; });
 }
 
 std::vector<Cause> causes(const Suspect& suspect) {
@@ -88,8 +91,7 @@ std::vector<Cause> causes(const Suspect& suspect) {
     find_orders(shape, found);
   }
   find_places(shape, found);
-  std::stable_sort(found.begin(), found.end(),
-                   [](const Cause& a, const Cause& b) { return a.confidence > b.confidence; });
+  most_confident_first(found);
   return found;
 }
 

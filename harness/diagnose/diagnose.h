@@ -35,6 +35,8 @@ struct Cause {
 // Causes whose error shape fits, the most confident first; empty where nothing fits or the tensors cannot be
 // compared.
 std::vector<Cause> causes(const Suspect& suspect);
+// The order in which causes are given; equal ones keep theirs.
+void most_confident_first(std::vector<Cause>& causes);
 
 // "cause   NAME (confidence 0.97: EVIDENCE)" for the failing-case block.
 std::string cause_line(const Cause& cause);

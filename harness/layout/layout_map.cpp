@@ -142,7 +142,7 @@ LayoutMap::LayoutMap(const ModelConfig& config, const Mesh& mesh, const Flags& f
       throw InputError("placements.toml", placements_[i].name, "appears twice");
   }
   const int data_count = data_ranks(mesh_), context = mesh_.cp();
-  stream_tokens_.resize(static_cast<std::size_t>(data_count) * context);
+  stream_tokens_.resize(static_cast<std::size_t>(token_ranks(mesh_)));
   residual_tokens_.resize(stream_tokens_.size() * mesh_.tp);
   for (std::int64_t m = 0; m < batch_.micro_batches(); ++m) {
     const Range rows = batch_.micro_batch_rows(m);
@@ -173,10 +173,9 @@ LayoutMap::LayoutMap(const ModelConfig& config, const Mesh& mesh, const Flags& f
 }
 
 std::vector<std::int64_t> LayoutMap::tokens(int rank, bool residual) const {
-  const RankCoordinate at = coordinate_of(mesh_, rank);
-  const std::size_t place =
-      static_cast<std::size_t>(data_rank(mesh_, rank)) * mesh_.cp() + at.ring * mesh_.uly + at.uly;
-  return residual ? residual_tokens_[place * mesh_.tp + at.tp] : stream_tokens_[place];
+  const auto place = static_cast<std::size_t>(token_rank(mesh_, rank));
+  return residual ? residual_tokens_[place * mesh_.tp + coordinate_of(mesh_, rank).tp]
+                  : stream_tokens_[place];
 }
 
 LocalIndex LayoutMap::local_parameter(const ParameterPlacement& p, const RankCoordinate& at) const {

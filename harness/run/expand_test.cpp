@@ -1,20 +1,14 @@
 // Case expansion: counts, aliases, skips and the errors of impossible requests.
 #include <catch2/catch.hpp>
 
+#include "harness/run/case_fixture.h"
 #include "harness/run/case_options.h"
 #include "harness/types/error.h"
 
 namespace meshparity::run {
 namespace {
 
-ModelConfig config_of(const std::string& model, const std::string&) {
-  ModelConfig c;
-  c.num_hidden_layers = 5, c.num_attention_heads = 8, c.num_key_value_heads = 2;
-  c.linear_num_key_heads = 4, c.linear_num_value_heads = 12;
-  if (model == "tiny-moe")
-    c.num_attention_heads = 6, c.num_key_value_heads = 1, c.linear_num_key_heads = 6, c.num_experts = 12;
-  return c;
-}
+using fixture::config_of;
 
 }  // namespace
 

@@ -109,8 +109,7 @@ int data_rank(const Mesh& mesh, int rank) {
 }
 
 int token_rank(const Mesh& mesh, int rank) {
-  const auto c = coordinate_of(mesh, rank);
-  return (data_rank(mesh, rank) * mesh.ring + c.ring) * mesh.uly + c.uly;
+  return data_rank(mesh, rank) * mesh.cp() + cp_index(mesh, coordinate_of(mesh, rank));
 }
 
 std::string refusal(const Mesh& m, const Flags& f, const ModelConfig& c) {

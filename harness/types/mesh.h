@@ -41,6 +41,10 @@ int data_rank(const Mesh& mesh, int rank);
 inline int data_ranks(const Mesh& mesh) {
   return mesh.dp * mesh.fsdp;
 }
+// Place on the context axes: ring index * uly + uly index.
+inline int cp_index(const Mesh& mesh, const RankCoordinate& at) {
+  return at.ring * mesh.uly + at.uly;
+}
 // data rank * cp + cp index: ranks with the same number hold the same tokens, others hold other tokens.
 int token_rank(const Mesh& mesh, int rank);
 inline int token_ranks(const Mesh& mesh) {

@@ -1,5 +1,7 @@
 #include "impl/blocks/attention.h"
 
+#include "impl/parallel/index_tensor.h"
+
 namespace meshparity::impl {
 namespace {
 
@@ -18,7 +20,7 @@ at::Tensor attend_over_context(const BlockContext& context, const at::Tensor& q,
       std::vector<std::int64_t> list = head_columns(q_width / d, d, 0, ulysses, u);
       for (const std::int64_t offset : {q_width, q_width + kv_width})
         for (const std::int64_t c : head_columns(kv_width / d, d, offset, ulysses, u)) list.push_back(c);
-      columns.push_back(at::tensor(list, at::kLong).to(all.device()));
+      columns.push_back(index_tensor(list, all.device()));
     }
     all = scatter_columns(*cp.collectives, *cp.uly, all, columns, t.attention_tokens, site + ".ulysses_in");
   }

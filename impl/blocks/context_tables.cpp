@@ -2,6 +2,8 @@
 
 #include <numeric>
 
+#include "impl/parallel/index_tensor.h"
+
 namespace meshparity::impl {
 namespace {
 
@@ -58,8 +60,8 @@ ContextTables make_context_tables(const ContextStream& stream, const std::vector
   if (size.ring > 1 && flags.attn == "ring" && order == ContextOrder::contiguous) {
     attending = ContextOrder::zigzag;
     const std::vector<Tokens> zigzag = all_orders(stream, attending, size);
-    t.to_ring_order = make_relayout_between(residual, zigzag, cp_index, device);
-    t.from_ring_order = make_relayout_between(zigzag, residual, cp_index, device);
+    t.to_ring_order = make_relayout(residual, zigzag, cp_index, device);
+    t.from_ring_order = make_relayout(zigzag, residual, cp_index, device);
   }
   const std::vector<Tokens> attention_lists = all_orders(stream, attending, size);
   const Tokens joined = ring_order(stream, attending, size, ring_index);
@@ -84,12 +86,12 @@ ContextTables make_context_tables(const ContextStream& stream, const std::vector
   if (flags.gdn == "gather") {
     t.gather_place = make_token_exchange(residual, whole(stream), cp_index, device).place;
     for (const auto& list : residual) t.gather_sizes.push_back(static_cast<std::int64_t>(list.size()));
-    t.gather_own = at::tensor(residual[cp_index], at::kLong).to(device);
+    t.gather_own = index_tensor(residual[cp_index], device);
   }
   if (flags.gdn == "state" || flags.gdn == "hybrid") {
     if (order != ContextOrder::contiguous) {
-      t.to_contiguous = make_relayout_between(residual, pieces, cp_index, device);
-      t.from_contiguous = make_relayout_between(pieces, residual, cp_index, device);
+      t.to_contiguous = make_relayout(residual, pieces, cp_index, device);
+      t.from_contiguous = make_relayout(pieces, residual, cp_index, device);
     }
     std::vector<Tokens> stretches = pieces;
     int mine = cp_index;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "impl/parallel/index_tensor.h"
+
 namespace meshparity::impl {
 namespace {
 
@@ -43,7 +45,7 @@ Dispatch dispatch_of(const at::Tensor& experts, std::int64_t expert_count) {
   }
   std::vector<std::int64_t> position(host.numel());
   for (std::int64_t i = 0; i < host.numel(); ++i) position[i] = start[chosen[i]]++;
-  out.position = at::tensor(position, at::kLong).to(experts.device());
+  out.position = index_tensor(position, experts.device());
   return out;
 }
 

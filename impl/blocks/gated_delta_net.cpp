@@ -1,5 +1,7 @@
 #include "impl/blocks/gated_delta_net.h"
 
+#include "impl/parallel/index_tensor.h"
+
 namespace meshparity::impl {
 namespace {
 
@@ -61,16 +63,14 @@ at::Tensor mix_by_heads(const BlockContext& context, const DeltaNetInputs& in, s
     std::vector<std::int64_t> list = of_qkv[r];
     for (const std::int64_t offset : {channels, channels + heads})
       for (const std::int64_t h : of_heads[r]) list.push_back(offset + h);
-    columns.push_back(at::tensor(list, at::kLong).to(in.qkv.device()));
+    columns.push_back(index_tensor(list, in.qkv.device()));
   }
   const at::Tensor all =
       scatter_columns(c, group, at::cat({in.qkv, in.b, in.a}, 1), columns, tokens, site + ".ulysses_in");
   const std::int64_t own_heads = heads / ranks, own_channels = all.size(1) - 2 * own_heads;
   const Tensors parts = all.split_with_sizes({own_channels, own_heads, own_heads}, 1);
-  const auto index = [&](const std::vector<std::int64_t>& list) {
-    return at::tensor(list, at::kLong).to(in.qkv.device());
-  };
-  const at::Tensor my_channels = index(of_qkv[group.rank()]), my_heads = index(of_heads[group.rank()]);
+  const at::Tensor my_channels = index_tensor(of_qkv[group.rank()], in.qkv.device());
+  const at::Tensor my_heads = index_tensor(of_heads[group.rank()], in.qkv.device());
   const DeltaNetInputs own{parts[0].contiguous(),
                            parts[1].contiguous(),
                            parts[2].contiguous(),

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "harness/types/cut.h"
+#include "impl/parallel/index_tensor.h"
 
 namespace meshparity::impl {
 namespace {
@@ -120,7 +121,7 @@ RingTables make_ring_tables(const ContextStream& stream, ContextOrder order, Con
       Tokens chosen;
       for (const std::int64_t j : picked) chosen.push_back(keys[j]);
       keys = chosen, step.all_keys = false;
-      step.keys = at::tensor(picked, at::kLong).to(options.device());
+      step.keys = index_tensor(picked, options.device());
     } else if (step.source > ring_index) {
       std::vector<std::int64_t> picked;
       for (std::size_t j = 0; j < own_front.size(); ++j)
@@ -128,7 +129,7 @@ RingTables make_ring_tables(const ContextStream& stream, ContextOrder order, Con
       Tokens chosen;
       for (const std::int64_t j : picked) chosen.push_back(queries[j]);
       queries = chosen, step.all_queries = false;
-      step.queries = at::tensor(picked, at::kLong).to(options.device());
+      step.queries = index_tensor(picked, options.device());
     }
     step.empty = queries.empty() || keys.empty();
     if (!step.empty) step.bias = causal_bias(queries, keys, document_of, options);

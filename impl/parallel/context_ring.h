@@ -24,9 +24,9 @@ struct RingTables {
   std::vector<std::int64_t> sizes;  // tokens per ring index
   std::vector<RingStep> steps;      // one per rank of the ring, own keys first
 };
-// `lists`: the ring indices' tokens (ring_order of a zigzag order), `document_of`: document of every token of
-// the stream. Step 0: own keys, causal. Keys of a lower ring index: all queries meet its front chunks. Of a
-// higher one: the back chunks' queries meet all. `dtype`: of the masks.
+// `order`: a zigzag one; `document_of`: document of every token of the stream; `options`: dtype and device of
+// the masks. Step 0: own keys, causal. Keys of a lower ring index: all queries meet its front chunks. Of a
+// higher one: the back chunks' queries meet all.
 RingTables make_ring_tables(const ContextStream& stream, ContextOrder order, ContextSize size, int ring_index,
                             const std::vector<std::int64_t>& document_of, at::TensorOptions options);
 

@@ -5,13 +5,10 @@
 #include <unordered_map>
 
 #include "harness/types/error.h"
+#include "impl/parallel/index_tensor.h"
 
 namespace meshparity::impl {
 namespace {
-
-at::Tensor index_of(const std::vector<std::int64_t>& values, at::Device device) {
-  return at::tensor(values, at::kLong).to(device);
-}
 
 // The part of an ascending list that lies in [begin, end), as places in the list.
 std::pair<std::int64_t, std::int64_t> stretch(const Tokens& list, std::int64_t begin, std::int64_t end) {
@@ -36,7 +33,7 @@ void build_halo(const ContextStream& stream, const std::vector<Tokens>& lists, i
       }
     }
     out.tail_sizes.push_back(static_cast<std::int64_t>(tail.size()));
-    if (static_cast<int>(r) == rank) out.tail = index_of(tail, device);
+    if (static_cast<int>(r) == rank) out.tail = index_tensor(tail, device);
   }
   const Tokens& own = lists[rank];
   std::vector<std::int64_t> picks, own_places;
@@ -59,8 +56,8 @@ void build_halo(const ContextStream& stream, const std::vector<Tokens>& lists, i
       out.halo_documents.push_back(document_of[own[i]]);
     }
   }
-  out.with_halo = index_of(picks, device);
-  out.own_after_halo = index_of(own_places, device);
+  out.with_halo = index_tensor(picks, device);
+  out.own_after_halo = index_tensor(own_places, device);
 }
 
 void build_states(const ContextStream& stream, const std::vector<Tokens>& lists, int rank,
@@ -117,9 +114,9 @@ void build_states(const ContextStream& stream, const std::vector<Tokens>& lists,
       maps.push_back(kinds[row] == Map::read   ? read_out[row][k]
                      : kinds[row] == Map::zero ? total
                                                : total + 1 + k);
-  out.extended = index_of(picks, device);
-  out.own_in_extended = index_of(own_places, device);
-  out.map_rows = index_of(maps, device);
+  out.extended = index_tensor(picks, device);
+  out.own_in_extended = index_tensor(own_places, device);
+  out.map_rows = index_tensor(maps, device);
 }
 
 // [K, heads * width] rows: row i holds `value` in column `first + i` of every head.

@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "harness/types/error.h"
+#include "impl/parallel/index_tensor.h"
 
 namespace meshparity::impl {
 namespace {
@@ -51,7 +52,7 @@ TokenExchange make_token_exchange(const std::vector<Tokens>& lists, const Tokens
   if (static_cast<std::int64_t>(place.size()) != next)
     throw RunError("context: " + std::to_string(next) + " tokens are held, " + std::to_string(place.size()) +
                    " are joined");
-  exchange.place = at::tensor(place, at::kLong).to(device);
+  exchange.place = index_tensor(place, device);
   return exchange;
 }
 

@@ -1,6 +1,7 @@
 #include "impl/parallel/fully_sharded.h"
 
 #include "harness/types/error.h"
+#include "impl/parallel/index_tensor.h"
 
 namespace meshparity::impl {
 namespace {
@@ -112,8 +113,8 @@ void ShardedParameters::arrange(const Plan& plan, Unit& unit) const {
       }
   }
   for (std::int64_t i = 0; i < total; ++i) inverse[order[i]] = i;
-  unit.order = at::tensor(order, at::kLong).to(values_.device());
-  unit.inverse = at::tensor(inverse, at::kLong).to(values_.device());
+  unit.order = index_tensor(order, values_.device());
+  unit.inverse = index_tensor(inverse, values_.device());
 }
 
 // The unit's leaf as parameters.

@@ -1,15 +1,13 @@
 #include "impl/parallel/relayout.h"
 
+#include "impl/parallel/index_tensor.h"
+
 namespace meshparity::impl {
 
-Relayout make_relayout(const Route& route, at::Device device) {
-  return {route.send, route.recv, at::tensor(route.pick, at::kLong).to(device),
-          at::tensor(route.place, at::kLong).to(device)};
-}
-
-Relayout make_relayout_between(const std::vector<Tokens>& from, const std::vector<Tokens>& to, int rank,
-                               at::Device device) {
-  return make_relayout(make_route(from, to, rank), device);
+Relayout make_relayout(const std::vector<Tokens>& from, const std::vector<Tokens>& to, int rank,
+                       at::Device device) {
+  const Route route = make_route(from, to, rank);
+  return {route.send, route.recv, index_tensor(route.pick, device), index_tensor(route.place, device)};
 }
 
 at::Tensor relayout(Collectives& collectives, const Group& group, const at::Tensor& x, const Relayout& move,

@@ -12,10 +12,9 @@ struct Relayout {
   std::vector<std::int64_t> send, recv;
   at::Tensor pick, place;  // int64, on the device of what is moved
 };
-Relayout make_relayout(const Route& route, at::Device device);
-// The way back.
-Relayout make_relayout_between(const std::vector<Tokens>& from, const std::vector<Tokens>& to, int rank,
-                               at::Device device);
+// From one order of a group's tokens to another, as lists per rank; make_route says what they must hold.
+Relayout make_relayout(const std::vector<Tokens>& from, const std::vector<Tokens>& to, int rank,
+                       at::Device device);
 
 // x [own tokens before, C] -> [own tokens after, C]; backward is the same move with the orders exchanged.
 at::Tensor relayout(Collectives& collectives, const Group& group, const at::Tensor& x, const Relayout& move,

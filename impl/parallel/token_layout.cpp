@@ -93,7 +93,7 @@ TokenLayout make_token_layout(const Batch& batch, const Mesh& mesh, const Flags&
       if ((row - rows.begin) % ranks == mine) padding.add_row(stream, row, longest);
     part.stream = stream.places;
     part.stream_documents = stream.documents;
-    const Tokens own = rank_order(part.stream, order, context, at.ring * mesh.uly + at.uly);
+    const Tokens own = rank_order(part.stream, order, context, cp_index(mesh, at));
     for (const std::int64_t t : own) {
       const std::int64_t token = stream.global[t];
       part.global.push_back(token);

@@ -8,6 +8,7 @@
 #include "harness/types/error.h"
 #include "impl/blocks/decoder.h"
 #include "impl/parallel/data.h"
+#include "impl/parallel/index_tensor.h"
 #include "impl/train/loss.h"
 #include "impl/train/optimizer.h"
 
@@ -174,19 +175,18 @@ class RankProgram {
         micro_batch.packed = pack_tokens(tokens.documents, tokens.positions, inputs_.config, packing);
       } else {
         micro_batch.packed = pack_positions(tokens.positions, inputs_.config, packing);
-        micro_batch.context =
-            make_context_tables(tokens.stream, tokens.stream_documents, mesh, inputs_.flags,
-                                plan_.at.ring * mesh.uly + plan_.at.uly, inputs_.config, packing);
+        micro_batch.context = make_context_tables(tokens.stream, tokens.stream_documents, mesh, inputs_.flags,
+                                                  cp_index(mesh, plan_.at), inputs_.config, packing);
         if (edit_context_) {
           ContextEdit edit{micro_batch.context,     tokens.stream,
                            tokens.stream_documents, mesh,
-                           inputs_.flags,           plan_.at.ring * mesh.uly + plan_.at.uly,
+                           inputs_.flags,           cp_index(mesh, plan_.at),
                            inputs_.config,          packing};
           edit_context_(edit);
         }
       }
-      micro_batch.input.ids = at::tensor(tokens.ids, at::kLong).to(inputs_.device);
-      micro_batch.input.labels = at::tensor(tokens.labels, at::kLong).to(inputs_.device);
+      micro_batch.input.ids = index_tensor(tokens.ids, inputs_.device);
+      micro_batch.input.labels = index_tensor(tokens.labels, inputs_.device);
       micro_batch.input.vocabulary_begin =
           plan_.tp_ranges(plan_.row("model.embed_tokens.weight"), plan_.at.tp)[0].begin;
       micro_batch.weights =
@@ -201,8 +201,8 @@ class RankProgram {
         std::vector<std::int64_t> residual;
         for (const std::int64_t i : real)
           if (i >= own.begin && i < own.end) residual.push_back(i - own.begin);
-        micro_batch.real = at::tensor(real, at::kLong).to(inputs_.device);
-        micro_batch.residual_real = at::tensor(residual, at::kLong).to(inputs_.device);
+        micro_batch.real = index_tensor(real, inputs_.device);
+        micro_batch.residual_real = index_tensor(residual, inputs_.device);
       }
       micro_batches_.push_back(std::move(micro_batch));
     }

@@ -17,8 +17,7 @@ using impl::Tokens;
 
 auto edit_tokens(std::function<void(MicroBatchTokens&, const Mesh&, int cp_index)> edit) {
   return [edit = std::move(edit)](impl::TokenLayout& layout, const Mesh& mesh, int rank) {
-    const RankCoordinate at = coordinate_of(mesh, rank);
-    for (auto& tokens : layout.micro_batches) edit(tokens, mesh, at.ring * mesh.uly + at.uly);
+    for (auto& tokens : layout.micro_batches) edit(tokens, mesh, cp_index(mesh, coordinate_of(mesh, rank)));
   };
 }
 
@@ -97,10 +96,8 @@ Fault zigzag_exchange_cp2_hardcoded() {
                     if (token >= begin && token < begin + n) token = *next++;
               }
               const auto residual = impl::all_orders(e.stream, ContextOrder::contiguous, size);
-              e.tables.to_ring_order =
-                  impl::make_relayout_between(residual, wrong, e.cp_index, e.options.device);
-              e.tables.from_ring_order =
-                  impl::make_relayout_between(wrong, residual, e.cp_index, e.options.device);
+              e.tables.to_ring_order = impl::make_relayout(residual, wrong, e.cp_index, e.options.device);
+              e.tables.from_ring_order = impl::make_relayout(wrong, residual, e.cp_index, e.options.device);
             };
           }};
 }
