@@ -1,4 +1,5 @@
 // Running a program on a world of threads, and handing each thread its groups.
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/AutogradState.h>
 
@@ -31,6 +32,20 @@ class InProcessEngine final : public Engine {
   int rank_;
 };
 
+// The product library settles its mode (MKL_CBWR) in its first call. Ranks that made that call together were
+// seen to get other bits from it than later ones, once in some 60 fresh processes on a busy machine.
+void settle_products() {
+  static const bool once = [] {
+    for (const auto dtype : {at::kDouble, at::kFloat}) {
+      const at::Tensor square = at::ones({64, 64}, dtype);
+      at::mm(square, square), at::mv(square, square.select(0, 0)),
+          at::bmm(square.view({1, 64, 64}), square.view({1, 64, 64}));
+    }
+    return true;
+  }();
+  static_cast<void>(once);
+}
+
 void run_rank(const std::shared_ptr<World>& world, int rank, const std::function<void(Engine&)>& program) {
   try {
     at::set_num_threads(1);
@@ -53,6 +68,7 @@ void run_in_process(int world_size, const InProcessOptions& options,
     throw RunError("a world in one process has 1 to " + std::to_string(kLargestWorld) + " ranks, not " +
                    std::to_string(world_size));
   }
+  settle_products();
   auto world = std::make_shared<World>(world_size, options);
   std::vector<std::thread> threads;
   for (int rank = 0; rank < world_size; ++rank) {
