@@ -105,7 +105,9 @@ void SafetensorsFile::parse_header(std::uint64_t header_bytes) {
   const json header = json::parse(text, text + header_bytes, watch, false);
   if (!header.is_object()) throw InputError(path_ + ": damaged (its header is not a JSON object)");
   if (!twice.empty()) throw InputError(path_, twice.substr(0, 200), "stands twice in the header");
-  for (const auto& [name, value] : header.items()) {
+  for (const auto& item : header.items()) {
+    const std::string& name = item.key();
+    const json& value = item.value();
     if (name == "__metadata__") continue;
     const auto damaged = [&](const std::string& what) { throw InputError(path_, name.substr(0, 200), what); };
     if (!valid_path(name)) damaged("is no possible name of a tensor");

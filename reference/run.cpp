@@ -1,4 +1,6 @@
 // Forward, backward and optimizer steps over a whole batch, document by document. See reference.h.
+#include <ATen/core/grad_mode.h>
+
 #include "harness/types/error.h"
 #include "reference/blocks/loss.h"
 #include "reference/blocks/optimizer.h"

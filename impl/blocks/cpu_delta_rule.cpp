@@ -236,6 +236,7 @@ void delta_rule_backward(const std::vector<DeltaPiece>& pieces, const DeltaSizes
   }
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): T is a type.
 #define MESHPARITY_INSTANTIATE(T)                                                                       \
   template void delta_rule_forward<T>(const std::vector<DeltaPiece>&, const DeltaSizes&, In<T>, In<T>,  \
                                       In<T>, In<T>, Rows<T>, T*, Rows<T>);                              \
@@ -245,5 +246,6 @@ void delta_rule_backward(const std::vector<DeltaPiece>& pieces, const DeltaSizes
 MESHPARITY_INSTANTIATE(double)
 MESHPARITY_INSTANTIATE(float)
 #undef MESHPARITY_INSTANTIATE
+// NOLINTEND(bugprone-macro-parentheses)
 
 }  // namespace meshparity::impl::cpu

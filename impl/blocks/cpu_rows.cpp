@@ -280,6 +280,7 @@ void route_backward(In<T> dweights, In<T> weights, In<T> p, const std::int64_t* 
   }
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): T is a type.
 #define MESHPARITY_INSTANTIATE(T)                                                                           \
   template void rms_norm_forward<T>(In<T>, const T*, std::int64_t, double, Rows<T>, T*);                    \
   template void rms_norm_backward<T>(In<T>, In<T>, const T*, std::int64_t, const T*, Rows<T>, T*);          \
@@ -304,5 +305,6 @@ void route_backward(In<T> dweights, In<T> weights, In<T> p, const std::int64_t* 
 MESHPARITY_INSTANTIATE(double)
 MESHPARITY_INSTANTIATE(float)
 #undef MESHPARITY_INSTANTIATE
+// NOLINTEND(bugprone-macro-parentheses)
 
 }  // namespace meshparity::impl::cpu
