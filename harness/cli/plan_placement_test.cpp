@@ -77,6 +77,18 @@ TEST_CASE("impl's plan and placements.toml place every parameter alike") {
   CHECK(compared == 36);
 }
 
+TEST_CASE("impl's plan and placements.toml place experts alike on every mesh up to 8 ranks") {
+  int compared = 0;
+  const ModelConfig config = scenarios::load_model("tiny-moe");
+  for (int world = 2; world <= 8; ++world)
+    for (const Mesh& mesh : enumerate_meshes(world)) {
+      if (!refusal(mesh, {}, config).empty() || (mesh.ep == 1 && mesh.etp == 0)) continue;
+      CHECK(differences(config, mesh, false) == std::vector<std::string>{});
+      ++compared;
+    }
+  CHECK(compared == 156);
+}
+
 TEST_CASE("a plan that cuts one parameter otherwise is found") {
   const ModelConfig config = scenarios::load_model("tiny-dense");
   Mesh mesh;

@@ -29,8 +29,8 @@ struct LocalIndex {
 
 class LayoutMap {
  public:
-  // Throws InputError where the mesh has axes this version does not place (pp, ring, uly, ep, etp other than
-  // tp) or where a placement does not fit its parameter (blocks that do not sum to the dimension).
+  // Throws InputError where the mesh has axes this version does not place (pp) or where a placement does not
+  // fit its parameter (blocks that do not sum to the dimension).
   LayoutMap(const ModelConfig& config, const Mesh& mesh, const Flags& flags, const Batch& batch,
             const PlacementTable& placements);
 

@@ -133,9 +133,7 @@ Shape LocalIndex::local_shape() const {
 LayoutMap::LayoutMap(const ModelConfig& config, const Mesh& mesh, const Flags& flags, const Batch& batch,
                      const PlacementTable& placements)
     : config_(config), mesh_(mesh), flags_(flags), batch_(batch), placements_(placements) {
-  if (mesh.pp > 1 || mesh.ep > 1 || mesh.expert_tp() != mesh.tp)
-    throw InputError("mesh " + mesh.text() +
-                     ": layouts are known for dp, fsdp, ring, uly and tp in this version");
+  if (mesh.pp > 1) throw InputError("mesh " + mesh.text() + ": layouts of pp are not in this version");
   for (std::size_t i = 0; i < placements_.size(); ++i) {
     check_placement_row(placements_[i]);
     if (!rows_.emplace(placements_[i].name, i).second)
@@ -179,30 +177,32 @@ std::vector<std::int64_t> LayoutMap::tokens(int rank, bool residual) const {
 }
 
 LocalIndex LayoutMap::local_parameter(const ParameterPlacement& p, const RankCoordinate& at) const {
+  const ExpertCoordinate expert = expert_coordinate_of(mesh_, at);
+  // Experts have axes of their own: whole experts over ep, their width over etp, what remains over edp, but
+  // only where anything is sharded at all.
+  const int width_ranks = p.expert ? mesh_.expert_tp() : mesh_.tp,
+            width_index = p.expert ? expert.etp : at.tp;
+  const bool over_edp = p.expert && mesh_.fsdp > 1;
+  const int shard_ranks = over_edp ? mesh_.edp() : mesh_.fsdp, shard_index = over_edp ? expert.edp : at.fsdp;
   LocalIndex index{p.shape, {}};
   for (int dim = 0; dim < static_cast<int>(p.shape.size()); ++dim) {
     Indices list;
     if (dim == p.tp_dim) {
       std::int64_t start = 0;
       for (const auto& block : p.tp_blocks) {
-        const Range units = units_of(block, mesh_.tp, at.tp);
+        const Range units = units_of(block, width_ranks, width_index);
         const Indices part = range(start + units.begin * block.width, start + units.end * block.width);
         list.insert(list.end(), part.begin(), part.end());
         start += block.count * block.width;
       }
+    } else if (dim == 0 && p.expert) {
+      const Range experts = cut(p.shape[0], mesh_.ep, expert.ep);
+      list = range(experts.begin, experts.end);
     } else {
       list = range(0, p.shape[dim]);
     }
-    if (dim == p.fsdp_dim) {
-      int ranks = mesh_.fsdp, mine = at.fsdp;
-      // Experts are sharded over edp where anything is sharded: with ep = 1 that is fsdp and the context
-      // axes.
-      if (p.expert && ranks > 1) {
-        ranks = mesh_.edp();
-        mine = (at.fsdp * mesh_.ring + at.ring) * mesh_.uly + at.uly;
-      }
-      list = slice(list, cut(static_cast<std::int64_t>(list.size()), ranks, mine));
-    }
+    if (dim == p.fsdp_dim)
+      list = slice(list, cut(static_cast<std::int64_t>(list.size()), shard_ranks, shard_index));
     index.indices.push_back(std::move(list));
   }
   return index;

@@ -55,6 +55,21 @@ TEST_CASE("q, k and v rows of a fused projection are cut section by section") {
   CHECK(map.local("grads/model.layers.0.linear_attn.conv1d.weight", 1).local_shape() == Shape{12, 1, 4});
 }
 
+TEST_CASE("whole experts go over ep, their width over etp, what remains over edp where anything is sharded") {
+  ModelConfig config = fixture::model();
+  config.num_experts = 6;
+  const auto held = [&](const char* mesh, int rank) {
+    const LayoutMap map(config, Mesh::parse(mesh), {}, fixture::batch(), fixture::placements(config));
+    return map.local("weights/model.layers.0.mlp.experts.gate_up_proj", rank).indices;
+  };
+  CHECK(held("fsdp2.ep2", 1)[0] == Indices{3, 4, 5});
+  CHECK(held("ring2.tp2.ep2", 2)[0] == Indices{0, 1, 2});  // inner rank 2: edp 1, ep 0
+  CHECK(held("ring2.tp2.ep2.etp2", 2)[0] == Indices{3, 4, 5});
+  CHECK(held("ring2.tp2.ep2.etp2", 3)[1] == Indices{3, 4, 5, 6, 10, 11, 12, 13});
+  CHECK(held("fsdp4.ep2", 2)[0] == Indices{1, 2});  // ep 0 holds 0, 1, 2; edp 1 the rest of them
+  CHECK(held("tp2.etp1", 1)[1].size() == 14);
+}
+
 TEST_CASE("fsdp cuts rows of what tp left, at floor") {
   const auto map = fixture::map("fsdp3.tp2");
   const std::string key =

@@ -22,6 +22,10 @@ class PlacementCheck {
     const Mesh& mesh = map_.mesh();
     if (mesh.dp > 1) axis("dp", &Mesh::dp);
     if (mesh.fsdp > 1) axis("fsdp", &Mesh::fsdp);
+    if (mesh.ring > 1) axis("ring", &Mesh::ring);
+    if (mesh.uly > 1) axis("uly", &Mesh::uly);
+    // Where experts are sharded, edp may take exactly what ep gives: their stored shapes can be the same.
+    if (mesh.ep > 1 && mesh.fsdp == 1) axis("ep", &Mesh::ep);
     if (mesh.tp > 1) axis("tp", &Mesh::tp);
     if (map_.flags().sp && mesh.tp > 1) sequence();
     return std::move(results_);
@@ -148,6 +152,8 @@ class PlacementCheck {
       RankCoordinate at = coordinate_of(map_.mesh(), r.rank);
       if (size == &Mesh::dp) at.dp = 0;
       if (size == &Mesh::fsdp) at.fsdp = 0;
+      if (size == &Mesh::ring) at.ring = 0;
+      if (size == &Mesh::uly) at.uly = 0;
       if (size == &Mesh::tp) at.tp = 0;
       Shape cut, whole;
       try {
@@ -182,15 +188,19 @@ class PlacementCheck {
 
   void axis(const char* name, int Mesh::*size) {
     Mesh mesh = map_.mesh();
+    // Without the axis the experts keep what they can of theirs.
+    const int etp = mesh.expert_tp();
     mesh.*size = 1;
+    mesh.etp = std::min(etp, mesh.tp);
+    while (mesh.expert_group() % (mesh.ep * mesh.expert_tp()) != 0) --mesh.ep;
     Flags flags = map_.flags();
     if (mesh.tp == 1) flags.sp = false;
     const LayoutMap without(map_.config(), mesh, flags, map_.batch(), map_.placements());
-    // dp cuts rows, never parameters; the others show in parameters too.
-    const bool rows_only = size == &Mesh::dp;
+    // dp and the context axes cut tokens, ep cuts parameters, the others both.
+    const bool tokens_only = size == &Mesh::dp || size == &Mesh::ring || size == &Mesh::uly;
     std::int64_t compared = 0;
     const bool changed = changes(
-        without, size, [&](const std::string& key) { return !rows_only || is_cut(key); }, compared);
+        without, size, [&](const std::string& key) { return !tokens_only || is_cut(key); }, compared);
     verdict(std::string("axis ") + name, changed, compared,
             "no local shape was recorded that this axis cuts");
   }

@@ -54,7 +54,7 @@ void set_factor(CaseSpec& s, const std::string& text) {
       {"uly", &Mesh::uly}, {"tp", &Mesh::tp}, {"ep", &Mesh::ep}};
   for (const auto& [name, field] : axes)
     if (factor == name) s.mesh.*field = std::stoi(value);
-  if (factor == "etp") s.mesh.etp = value == "default" ? 0 : std::stoi(value);
+  if (factor == "etp") s.mesh.etp = value == "1" ? 1 : s.mesh.tp;
   const std::pair<const char*, std::string*> words[] = {
       {"gdn", &s.flags.gdn},       {"attn", &s.flags.attn},
       {"layout", &s.flags.layout}, {"schedule", &s.flags.schedule},
@@ -78,7 +78,7 @@ std::vector<std::pair<std::string, std::string>> factors_of(const CaseSpec& s) {
           {"uly", n(s.mesh.uly)},
           {"tp", n(s.mesh.tp)},
           {"ep", n(s.mesh.ep)},
-          {"etp", s.mesh.etp ? n(s.mesh.etp) : "default"},
+          {"etp", s.mesh.expert_tp() == 1 ? "1" : "tp"},
           {"sp", on(s.flags.sp)},
           {"gdn", s.flags.gdn},
           {"attn", s.flags.attn},
@@ -172,9 +172,17 @@ std::vector<Impossible> impossible_pairs(
     std::string reason;
     for (const auto& [name, base] : plain) {
       CaseSpec spec = base;
-      set_factor(spec, pair.first), set_factor(spec, pair.second);
+      // Twice: what etp=tp means is known once tp is set.
+      for (int pass = 0; pass < 2; ++pass) set_factor(spec, pair.first), set_factor(spec, pair.second);
       std::string why;
-      if (spec.mesh.world() > largest)
+      const auto has = [&](const std::string& value) {
+        for (const auto& [factor, held] : factors_of(spec))
+          if (factor + "=" + held == value) return true;
+        return false;
+      };
+      if (!has(pair.first) || !has(pair.second))
+        why = spec.mesh.text() + ": means the same as another value";
+      else if (spec.mesh.world() > largest)
         why = "needs " + std::to_string(spec.mesh.world()) + " ranks, the largest mesh has " +
               std::to_string(largest);
       else if (!(canonical_flags(spec.mesh, spec.flags, &why) == spec.flags))

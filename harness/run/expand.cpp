@@ -60,8 +60,11 @@ bool keeps_to(const Mesh& mesh, const Strings& axes) {
   const std::pair<const char*, int> sizes[] = {{"pp", mesh.pp},     {"dp", mesh.dp},   {"fsdp", mesh.fsdp},
                                                {"ring", mesh.ring}, {"uly", mesh.uly}, {"tp", mesh.tp},
                                                {"ep", mesh.ep}};
+  Mesh plain = mesh;
+  plain.etp = 0;
   for (const auto& [axis, size] : sizes) {
-    bool listed = size == 1;
+    // etp is read with ep: leaving that out leaves experts as tp cuts them.
+    bool listed = size == 1 && !(std::string_view(axis) == "ep" && !(plain == mesh));
     for (const auto& a : axes) listed |= a == axis;
     if (!listed) return false;
   }

@@ -24,6 +24,7 @@ TEST_CASE("world <= 8 with sp all and three batches is the 258 cases of the desi
 TEST_CASE("every distinct value of mesh, sp, gdn, attn and layout is the 1,395 cases of the design") {
   CaseOptions o;
   o.model = {"tiny-dense", "tiny-moe"}, o.batch = {"rows"}, o.mesh = {"world<=8"};
+  o.axes = {"dp", "fsdp", "ring", "uly", "tp"};
   o.sp = o.gdn = o.attn = o.layout = {"all"};
   CHECK(expand(o, config_of).cases.size() == 1395);
 }

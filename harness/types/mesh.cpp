@@ -92,6 +92,11 @@ int rank_of(const Mesh& m, const RankCoordinate& c) {
   return ((((c.pp * m.dp + c.dp) * m.fsdp + c.fsdp) * m.ring + c.ring) * m.uly + c.uly) * m.tp + c.tp;
 }
 
+ExpertCoordinate expert_coordinate_of(const Mesh& m, const RankCoordinate& c) {
+  const int inner = ((c.fsdp * m.ring + c.ring) * m.uly + c.uly) * m.tp + c.tp, etp = m.expert_tp();
+  return {inner / (m.ep * etp), inner / etp % m.ep, inner % etp};
+}
+
 std::string rank_text(const Mesh& mesh, int rank) {
   const RankCoordinate c = coordinate_of(mesh, rank);
   std::string text;
@@ -119,8 +124,11 @@ std::string refusal(const Mesh& m, const Flags& f, const ModelConfig& c) {
   };
   if (!c.is_moe() && (m.ep > 1 || m.etp > 0)) return no("ep and etp need a mixture-of-experts model");
   if (m.pp > 1) return no("pp (pipeline parallelism) is not in this version");
-  if (m.ep > 1 || (m.etp && m.etp != m.tp))
-    return no("ep and etp (expert parallelism) are not in this version");
+  if (m.etp && m.etp != 1 && m.etp != m.tp) return no("etp must be 1 or tp");
+  if (c.is_moe() && !divides(m.ep * m.expert_tp(), m.expert_group()))
+    return no("ep*etp must divide fsdp*ring*uly*tp");
+  if (c.is_moe() && !divides(m.ep, c.num_experts))
+    return no("ep must divide " + value("num_experts", c.num_experts));
   if (f.recompute) return no("recompute is not in this version");
   const int t = m.tp * m.uly;
   if (!divides(t, c.num_attention_heads))
@@ -142,6 +150,22 @@ std::string refusal(const Mesh& m, const Flags& f, const ModelConfig& c) {
   return "";
 }
 
+namespace {
+
+// The mesh with every ep that its expert group can have, and with both values of etp where they differ.
+void add_expert_axes(Mesh mesh, std::vector<Mesh>& list) {
+  for (int ep = 1; ep <= mesh.expert_group(); ++ep) {
+    if (mesh.expert_group() % ep != 0) continue;
+    mesh.ep = ep, mesh.etp = 0;
+    list.push_back(mesh);
+    if (mesh.tp == 1) continue;
+    mesh.etp = ep == 1 ? 1 : mesh.tp;
+    list.push_back(mesh);
+  }
+}
+
+}  // namespace
+
 std::vector<Mesh> enumerate_meshes(int world) {
   std::vector<Mesh> list;
   for (int dp = 1; dp <= world; ++dp)
@@ -151,7 +175,7 @@ std::vector<Mesh> enumerate_meshes(int world) {
           if (world % (dp * fsdp * ring * uly) == 0) {
             Mesh m;
             m.dp = dp, m.fsdp = fsdp, m.ring = ring, m.uly = uly, m.tp = world / (dp * fsdp * ring * uly);
-            list.push_back(m);
+            add_expert_axes(m, list);
           }
   return list;
 }

@@ -20,6 +20,8 @@ struct Mesh {
   int expert_tp() const { return etp ? etp : (ep == 1 ? tp : 1); }
   int expert_group() const { return fsdp * ring * uly * tp; }  // G of the design
   int edp() const { return expert_group() / (ep * expert_tp()); }
+  // Experts are whole on every tensor-parallel rank, which then takes a part of the tokens to them.
+  bool expert_tokens_cut() const { return tp > 1 && expert_tp() == 1; }
 
   // "pp2.fsdp2.tp2": axes of size 1 left out, one rank is "dp1", etp only where it is not the default.
   std::string text() const;
@@ -34,6 +36,12 @@ struct RankCoordinate {
 };
 RankCoordinate coordinate_of(const Mesh& mesh, int rank);
 int rank_of(const Mesh& mesh, const RankCoordinate& coordinate);
+// Where a rank stands among the experts: the ranks of one pp stage and one dp replica in axis order, re-read
+// as edp x ep x etp, etp fastest.
+struct ExpertCoordinate {
+  int edp = 0, ep = 0, etp = 0;
+};
+ExpertCoordinate expert_coordinate_of(const Mesh& mesh, const RankCoordinate& at);
 // Name of a rank by the axes on which it is not alone: "tp1", "fsdp0.tp1"; "rank 0" where it is the only one.
 std::string rank_text(const Mesh& mesh, int rank);
 // dp index * fsdp + fsdp index: row i of a micro-batch goes to data rank i mod (dp * fsdp).
@@ -67,8 +75,8 @@ struct Flags {
 // or empty if it can.
 std::string refusal(const Mesh& mesh, const Flags& flags, const ModelConfig& config);
 
-// Every mesh of exactly `world` ranks over the axes this version runs (dp, fsdp, ring, uly, tp), valid or
-// not, in printing order; `refusal` tells which are valid.
+// Every mesh of exactly `world` ranks over the axes this version runs (dp, fsdp, ring, uly, tp, ep, and both
+// values of etp), valid or not, in printing order, none twice; `refusal` tells which are valid.
 std::vector<Mesh> enumerate_meshes(int world);
 
 }  // namespace meshparity

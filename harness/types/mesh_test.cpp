@@ -51,15 +51,42 @@ TEST_CASE("rank order is pp, dp, fsdp, ring, uly, tp with tp fastest") {
 }
 
 TEST_CASE("world <= 8 has 155 valid meshes for the two tiny models, 63 of them without a context axis") {
-  int valid = 0, without = 0;
+  int valid = 0, without = 0, experts = 0;
   for (int world = 1; world <= 8; ++world)
     for (const auto& mesh : enumerate_meshes(world)) {
       const int models = refusal(mesh, {}, tiny_dense()).empty() + refusal(mesh, {}, tiny_moe()).empty();
+      if (mesh.ep > 1 || mesh.etp) {
+        experts += models;
+        continue;
+      }
       valid += models;
       if (mesh.cp() == 1) without += models;
     }
   CHECK(valid == 155);
   CHECK(without == 63);
+  CHECK(experts == 156);
+}
+
+TEST_CASE("experts re-read the ranks of a stage and a dp replica as edp x ep x etp, etp fastest") {
+  const Mesh mesh = Mesh::parse("pp2.dp2.fsdp2.ring2.uly2.tp2.ep4.etp2");
+  CHECK(mesh.edp() == 2);
+  for (int rank = 0; rank < mesh.world(); ++rank) {
+    const ExpertCoordinate e = expert_coordinate_of(mesh, coordinate_of(mesh, rank));
+    CHECK((e.edp * 4 + e.ep) * 2 + e.etp == rank % 16);
+  }
+  CHECK(Mesh::parse("tp2.ep2").expert_tokens_cut());
+  CHECK(Mesh::parse("tp2.etp1").expert_tokens_cut());
+  CHECK_FALSE(Mesh::parse("fsdp2.tp2.ep2.etp2").expert_tokens_cut());
+}
+
+TEST_CASE("expert axes that cannot be are refused by name") {
+  const auto why = [](const char* mesh) { return refusal(Mesh::parse(mesh), {}, tiny_moe()); };
+  CHECK(why("fsdp2.ep4") == "fsdp2.ep4: ep*etp must divide fsdp*ring*uly*tp");
+  CHECK(why("fsdp8.ep8") == "fsdp8.ep8: ep must divide num_experts=12");
+  CHECK(why("tp6.etp3") == "tp6.etp3: etp must be 1 or tp");
+  CHECK(why("dp2.ep2") == "dp2.ep2: ep*etp must divide fsdp*ring*uly*tp");
+  CHECK(refusal(Mesh::parse("fsdp2.ep2"), {}, tiny_dense()) ==
+        "fsdp2.ep2: ep and etp need a mixture-of-experts model");
 }
 
 TEST_CASE("a refusal names the mesh and the field") {

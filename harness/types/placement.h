@@ -30,7 +30,8 @@ struct ParameterPlacement {
   int tp_dim = -1;
   std::vector<Block> tp_blocks;
   int fsdp_dim = 0;
-  bool expert = false;  // cut over ep and edp instead of fsdp
+  // Dimension 0 is the expert, cut over ep; etp takes the place of tp, edp that of fsdp.
+  bool expert = false;
 };
 
 // The table of one model: one row per parameter, in parameters_of order.

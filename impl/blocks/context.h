@@ -5,6 +5,7 @@
 #include "impl/blocks/context_tables.h"
 #include "impl/blocks/packed_tokens.h"
 #include "impl/blocks/primitives.h"
+#include "impl/parallel/expert.h"
 #include "impl/parallel/fully_sharded.h"
 #include "impl/parallel/tensor.h"
 
@@ -14,6 +15,7 @@ struct BlockContext {
   const ModelConfig& config;
   const Primitives& primitives;
   TensorParallel tp;
+  ExpertParallel expert;
   const PackedTokens* tokens = nullptr;  // of the micro-batch at hand, as this rank holds them
   ContextParallel context;
 };

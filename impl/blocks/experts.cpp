@@ -80,6 +80,22 @@ Routing route(const at::Tensor& logits, std::int64_t k) {
   return {weights, experts};
 }
 
+at::Tensor combine(const at::Tensor& pairs_in, const at::Tensor& weights_in) {
+  const at::Tensor weights = weights_in.detach().unsqueeze(2);  // [T, k, 1]
+  const at::Tensor pairs = pairs_in.detach().view({weights.size(0), weights.size(1), pairs_in.size(1)});
+  at::Tensor y;
+  {
+    const BelowAutograd guard;
+    y = at::zeros({pairs.size(0), pairs.size(2)}, pairs.options());
+    for (std::int64_t slot = 0; slot < pairs.size(1); ++slot)
+      y.addcmul_(pairs.select(1, slot), weights.select(1, slot));
+  }
+  return attach("combine", {pairs_in, weights_in}, {y}, [pairs, weights](const Tensors& grads) {
+    const at::Tensor dy = grads[0].unsqueeze(1);  // [T, 1, D]
+    return Tensors{(dy * weights).view({-1, pairs.size(2)}), (dy * pairs).sum(2)};
+  })[0];
+}
+
 at::Tensor experts_ffn(const at::Tensor& x, const Routing& routing, const at::Tensor& gate_up,
                        const at::Tensor& down) {
   const std::int64_t tokens = x.size(0), k = routing.experts.size(1), width = gate_up.size(1) / 2,

@@ -21,4 +21,7 @@ Routing route(const at::Tensor& logits, std::int64_t k);
 at::Tensor experts_ffn(const at::Tensor& x, const Routing& routing, const at::Tensor& gate_up,
                        const at::Tensor& down);
 
+// Rows of pairs [T*k, D], in the order token * k + slot, weighted and added slot by slot: [T, D].
+at::Tensor combine(const at::Tensor& pairs, const at::Tensor& weights);
+
 }  // namespace meshparity::impl

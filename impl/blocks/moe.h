@@ -1,8 +1,14 @@
-// The mixture-of-experts block with tensor-sharded experts (etp = tp): every rank routes all tokens and
-// computes its slice of every expert and of the shared expert. One collective enters for router, experts,
-// shared gate and up; one leaves with the routed and the shared partial sums together. Routing weights and
-// the shared gate multiply partial sums, so the router's and the shared gate's gradients are partial over tp
-// (plan.cpp sums them). Source: qwen35.md 1.6, 3.1.
+// The mixture-of-experts block on every mesh of tp, ep and etp.
+//   etp = tp  every tp rank routes all tokens and computes its slice of every expert's width, as of the
+//   shared
+//             expert's. One collective enters for router, experts, shared gate and up; one leaves with the
+//             routed and the shared partial sums together. Routing weights and the shared gate multiply
+//             partial sums, so their gradients are partial over tp.
+//   etp = 1   experts are whole: every tp rank routes its part of the tokens (sp has cut them already, else
+//             they are cut here and joined after), so the router's gradient is partial over tp as well. The
+//             shared expert stays tensor-parallel.
+//   ep > 1    rows travel to the ranks that hold their experts (impl/parallel/expert.h).
+// plan.cpp sums what is partial. Source: qwen35.md 1.6, 3.1, 3.2.
 #pragma once
 
 #include "impl/blocks/context.h"

@@ -31,6 +31,7 @@ Primitives aten_primitives() {
   p.pass_states = pass_states;
   p.route = route;
   p.experts_ffn = experts_ffn;
+  p.combine = combine;
   p.embedding_lookup = embedding_lookup;
   p.logit_max = logit_max;
   p.logit_sums = logit_sums;

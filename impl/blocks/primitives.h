@@ -48,6 +48,7 @@ struct Primitives {
   Entry<Routing(const Tensor& logits, std::int64_t k)> route;
   Entry<Tensor(const Tensor& x, const Routing& routing, const Tensor& gate_up, const Tensor& down)>
       experts_ffn;
+  Entry<Tensor(const Tensor& pairs, const Tensor& weights)> combine;
   // embedding.h, cross_entropy.h
   Entry<Tensor(const Tensor& table, const Tensor& ids, std::int64_t begin)> embedding_lookup;
   Entry<Tensor(const Tensor& logits)> logit_max;

@@ -109,6 +109,20 @@ struct SplitTo : Function<SplitTo> {
   }
 };
 
+struct JoinFrom : Function<JoinFrom> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, SavedPointer saved,
+                            const Site& site) {
+    save(context, saved);
+    return saved->collectives.all_gather(saved->group, x, saved->sizes, saved->dim, site);
+  }
+  static variable_list backward(AutogradContext* context, variable_list g) {
+    const Saved& s = saved_for(context);
+    const auto own = s.sizes.begin() + s.group.rank();
+    return gradient<3>(
+        g[0].narrow(s.dim, std::accumulate(s.sizes.begin(), own, std::int64_t{0}), *own).clone());
+  }
+};
+
 struct Exchange : Function<Exchange> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, SavedPointer saved,
                             const Site& site) {
@@ -163,6 +177,12 @@ at::Tensor split_to(Collectives& c, const Group& group, const at::Tensor& x,
     throw RunError(site + ":split on " + group.axis() + ": part sizes do not fit the tensor or the group");
   if (group.size() == 1) return x;
   return SplitTo::apply(x, pack(c, group, site, sizes, dim), site);
+}
+
+at::Tensor join_from(Collectives& c, const Group& group, const at::Tensor& x,
+                     const std::vector<std::int64_t>& sizes, std::int64_t dim, const Site& site) {
+  if (group.size() == 1) return c.all_gather(group, x, sizes, dim, site);
+  return JoinFrom::apply(x, pack(c, group, site, sizes, dim), site);
 }
 
 at::Tensor exchange(Collectives& c, const Group& group, const at::Tensor& x,

@@ -84,7 +84,9 @@ TEST_CASE("copy_to and reduce_from are adjoint to what they claim") {
   }
 }
 
-TEST_CASE("gather_from, scatter_to and split_to are adjoint to what they claim for uneven and empty parts") {
+TEST_CASE(
+    "gather_from, scatter_to, split_to and join_from are adjoint to what they claim for uneven and empty "
+    "parts") {
   for (int world : kSizes) {
     for (const auto& sizes : part_lists(world)) {
       for (std::int64_t dim : {0, 1, -1}) {
@@ -102,6 +104,9 @@ TEST_CASE("gather_from, scatter_to and split_to are adjoint to what they claim f
         });
         check_adjoint(world, whole, true, false, [&](Collectives& c, const Group& g, const at::Tensor& x) {
           return split_to(c, g, x, sizes, dim, "f");
+        });
+        check_adjoint(world, part, false, true, [&](Collectives& c, const Group& g, const at::Tensor& x) {
+          return join_from(c, g, x, sizes, dim, "f");
         });
       }
     }

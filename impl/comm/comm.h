@@ -96,6 +96,10 @@ at::Tensor scatter_to(Collectives&, const Group&, const at::Tensor& x, const std
 // Forward this rank's slice of what all hold alike, backward all-gather.
 at::Tensor split_to(Collectives&, const Group&, const at::Tensor& x, const std::vector<std::int64_t>& sizes,
                     std::int64_t dim, const Site&);
+// Forward all-gather, after which all ranks do the same with all of it; backward this rank's slice. The
+// reverse of split_to.
+at::Tensor join_from(Collectives&, const Group&, const at::Tensor& x, const std::vector<std::int64_t>& sizes,
+                     std::int64_t dim, const Site&);
 // Forward all-to-all, backward the all-to-all back.
 at::Tensor exchange(Collectives&, const Group&, const at::Tensor& x, const std::vector<std::int64_t>& send,
                     const std::vector<std::int64_t>& recv, const Site&);

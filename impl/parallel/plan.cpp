@@ -76,6 +76,7 @@ Plan make_plan(const ModelConfig& config, const Mesh& mesh, bool sp, int rank) {
   Plan plan;
   plan.mesh = mesh;
   plan.at = coordinate_of(mesh, rank);
+  plan.expert_at = expert_coordinate_of(mesh, plan.at);
   plan.num_key_value_heads = config.num_key_value_heads;
   for (const auto& info : parameters_of(config)) {
     const Rule rule = rule_of(info.name, config, mesh, sp);
@@ -91,8 +92,11 @@ Plan make_plan(const ModelConfig& config, const Mesh& mesh, bool sp, int rank) {
       row.counts_in_norm = plan.at.tp == 0;
     else if (rule.sum == TpSum::replicas)
       row.counts_in_norm = first_of_replicas(config.num_key_value_heads, mesh.tp, plan.at.tp);
-    // The context axes hold replicas of everything but experts that are sharded over them.
-    if (!(row.expert && plan.experts_apart()) && (plan.at.ring > 0 || plan.at.uly > 0))
+    // The context axes hold replicas of everything but experts, whose replicas are those over edp, where they
+    // are not sharded over it.
+    if (row.expert)
+      row.counts_in_norm = mesh.fsdp > 1 || plan.expert_at.edp == 0;
+    else if (plan.at.ring > 0 || plan.at.uly > 0)
       row.counts_in_norm = false;
     plan.rows.push_back(std::move(row));
   }
@@ -110,14 +114,15 @@ PlanRow& Plan::row(const std::string& name) {
 }
 
 std::vector<Range> Plan::tp_ranges(const PlanRow& row, int index) const {
+  const int ranks = row.expert ? mesh.expert_tp() : mesh.tp;
   if (row.tp_dim < 0) return {{0, row.shape.empty() ? 1 : row.shape[0]}};
   std::vector<Range> ranges;
   std::int64_t offset = 0;
   for (const auto& block : row.tp_blocks) {
-    Range units = cut(block.count, mesh.tp, index);
-    if (block.replicate && mesh.tp > block.count) {
+    Range units = cut(block.count, ranks, index);
+    if (block.replicate && ranks > block.count) {
       const std::int64_t unit =
-          row.replica_unit ? row.replica_unit(block.count, mesh.tp, index) : index * block.count / mesh.tp;
+          row.replica_unit ? row.replica_unit(block.count, ranks, index) : index * block.count / ranks;
       units = {unit, unit + 1};
     }
     ranges.push_back({offset + units.begin * block.width, offset + units.end * block.width});
@@ -128,14 +133,20 @@ std::vector<Range> Plan::tp_ranges(const PlanRow& row, int index) const {
 
 Shape Plan::tp_shape(const PlanRow& row) const {
   Shape shape = row.shape;
+  if (row.expert) shape[0] = experts(row).size();
   if (row.tp_dim < 0) return shape;
   shape[row.tp_dim] = 0;
-  for (const auto& range : tp_ranges(row, at.tp)) shape[row.tp_dim] += range.size();
+  for (const auto& range : tp_ranges(row, row.expert ? expert_at.etp : at.tp))
+    shape[row.tp_dim] += range.size();
   return shape;
 }
 
+Range Plan::experts(const PlanRow& row) const {
+  return cut(row.shape[0], mesh.ep, expert_at.ep);
+}
+
 bool Plan::experts_apart() const {
-  return mesh.fsdp > 1 && mesh.edp() != mesh.fsdp;
+  return mesh.fsdp > 1 && mesh.ep * mesh.expert_tp() != mesh.cp() * mesh.tp;
 }
 
 int Plan::shard_ranks(const PlanRow& row) const {
@@ -143,9 +154,7 @@ int Plan::shard_ranks(const PlanRow& row) const {
 }
 
 int Plan::shard_index(const PlanRow& row) const {
-  if (!row.expert || mesh.fsdp == 1) return at.fsdp;
-  const int inner = ((at.fsdp * mesh.ring + at.ring) * mesh.uly + at.uly) * mesh.tp + at.tp;
-  return inner / (mesh.ep * mesh.expert_tp());
+  return row.expert && mesh.fsdp > 1 ? expert_at.edp : at.fsdp;
 }
 
 Range Plan::shard_range(const PlanRow& row, int index) const {
@@ -163,9 +172,11 @@ at::Tensor Plan::tp_part(const PlanRow& row, const at::Tensor& full) const {
     throw RunError("weight " + row.name + " has shape " + shape_text(full.sizes().vec()) +
                    ", the model needs " + shape_text(row.shape));
   if (row.tp_dim < 0) return full;
+  const Range held = row.expert ? experts(row) : Range{0, row.shape[0]};
+  const at::Tensor mine = row.expert ? full.slice(0, held.begin, held.end) : full;
   std::vector<at::Tensor> parts;
-  for (const auto& range : tp_ranges(row, at.tp))
-    parts.push_back(full.slice(row.tp_dim, range.begin, range.end));
+  for (const auto& range : tp_ranges(row, row.expert ? expert_at.etp : at.tp))
+    parts.push_back(mine.slice(row.tp_dim, range.begin, range.end));
   return parts.size() == 1 ? parts[0] : at::cat(parts, row.tp_dim);
 }
 

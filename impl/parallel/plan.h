@@ -28,8 +28,9 @@ struct PlanRow {
   int tp_dim = -1;               // -1: replicated over tp
   std::vector<Block> tp_blocks;  // dimension tp_dim is these blocks in order, each cut separately
   int fsdp_dim = 0;              // dimension fsdp cuts of what tp leaves
-  bool expert =
-      false;  // one row per expert: cut over edp (which is fsdp here) and, in its width, over etp (= tp)
+  // Dimension 0 is the expert: cut over ep, in its width over etp in the place of tp, and over edp in that of
+  // fsdp.
+  bool expert = false;
   TpSum tp_sum = TpSum::none;
   bool sum_over_dp = true;     // gradients of the replicas add up (those of the sharding group always do)
   bool decays = false;         // weight decay: the full tensor has two or more dimensions
@@ -42,22 +43,25 @@ struct PlanRow {
 struct Plan {
   Mesh mesh;
   RankCoordinate at;
+  ExpertCoordinate expert_at;
   std::vector<PlanRow> rows;  // in parameters_of order
 
   // Throws RunError if the model has no such parameter.
   const PlanRow& row(const std::string& name) const;
   PlanRow& row(const std::string& name);
 
-  // The index ranges of dimension tp_dim that tp rank `index` holds, block by block (one range: everything,
-  // if replicated).
+  // The index ranges of dimension tp_dim that tp rank (of experts: etp rank) `index` holds, block by block
+  // (one range: everything, if replicated).
   std::vector<Range> tp_ranges(const PlanRow& row, int index) const;
-  // Over how many ranks a parameter is sharded after tp, and which of them this one is: fsdp, or for experts
-  // edp (which takes in the context axes) where fsdp > 1.
+  // The experts this rank holds before sharding.
+  Range experts(const PlanRow& row) const;
+  // Over how many ranks a parameter is sharded after tp (experts: after ep and etp), and which of them this
+  // one is: fsdp, or for experts edp where fsdp > 1.
   int shard_ranks(const PlanRow& row) const;
   int shard_index(const PlanRow& row) const;
-  // Are experts sharded over another group than everything else?
+  // Are experts sharded over other ranks than everything else?
   bool experts_apart() const;
-  // Shapes of what this rank holds: after tp, and after tp and sharding.
+  // Shapes of what this rank holds: after tp (experts: ep and etp), and after tp and sharding.
   Shape tp_shape(const PlanRow& row) const;
   Shape shard_shape(const PlanRow& row, int index) const;
   // The rows [begin, end) of dimension fsdp_dim that shard rank `index` holds of the tp part.

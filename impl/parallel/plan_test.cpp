@@ -70,6 +70,38 @@ TEST_CASE("every parameter has a row and its shards hold every element as often 
     }
 }
 
+TEST_CASE("experts are whole over ep, cut over etp and edp, and every element is once in the norm") {
+  ModelConfig c = config(true);
+  c.num_experts = 12;
+  for (const char* text : {"fsdp2.ep2", "tp2.ep2", "tp2.etp1", "tp4.ep2.etp1", "ring2.ep2",
+                           "fsdp2.tp2.ep2.etp2", "fsdp2.uly2.ep4", "fsdp2.uly2.ep2", "dp2.fsdp2.ring3.ep6",
+                           "fsdp2.tp2.etp1", "ring2.tp2.ep2.etp2", "dp2.fsdp2.tp2"}) {
+    const Mesh m = Mesh::parse(text);
+    REQUIRE(refusal(m, {}, c).empty());
+    std::map<std::string, at::Tensor> held, counted;
+    for (int rank = 0; rank < m.world(); ++rank) {
+      const Plan plan = make_plan(c, m, false, rank);
+      for (const auto& row : plan.rows) {
+        const at::Tensor shard = plan.shard(row, numbered(row.shape)).reshape({-1});
+        REQUIRE(shard.numel() == shape_numel(plan.shard_shape(row, plan.shard_index(row))));
+        for (auto* into : {&held, &counted}) {
+          auto& total =
+              into->try_emplace(row.name, at::zeros({shape_numel(row.shape)}, at::kLong)).first->second;
+          if (into == &held || (row.counts_in_norm && plan.at.dp == 0))
+            total.index_add_(0, shard, at::ones({shard.numel()}, at::kLong));
+        }
+      }
+    }
+    CAPTURE(text);
+    for (const auto& info : parameters_of(c)) {
+      CHECK(counted[info.name].eq(1).all().item<bool>());
+      if (info.name.find(".experts.") == std::string::npos) continue;
+      const int copies = m.dp * (m.fsdp > 1 ? 1 : m.edp());
+      CHECK(held[info.name].eq(copies).all().item<bool>());
+    }
+  }
+}
+
 TEST_CASE("fused q|k|v sections are cut section by section, value heads with their key heads") {
   const ModelConfig c = config(false);
   const Plan plan = make_plan(c, mesh(1, 1, 4), false, 2);

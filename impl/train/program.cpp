@@ -16,8 +16,8 @@ namespace meshparity::impl {
 namespace {
 
 struct Groups {
-  std::shared_ptr<Group> tp, kv_replicas, fsdp, replicas, expert_replicas, experts, data, model, ring, uly,
-      cp;
+  std::shared_ptr<Group> tp, kv_replicas, fsdp, replicas, expert_replicas, experts, ep, data, model, ring,
+      uly, cp;
 };
 
 // Every rank asks for its groups in the same order, as engines over processes need.
@@ -48,11 +48,23 @@ Groups make_groups(Engine& engine, const Plan& plan) {
   // Ranks that hold the same parameters and saw other tokens; all ranks with other tokens.
   g.replicas = engine.group("dp.cp", members([&](const auto& c) { return c.fsdp == at.fsdp && same_tp(c); }));
   g.expert_replicas = g.replicas, g.experts = g.fsdp;
-  if (plan.experts_apart()) {
-    g.experts = engine.group("edp", members([&](const auto& c) { return same_dp(c) && same_tp(c); }));
+  const ExpertCoordinate own = plan.expert_at;
+  const auto same_experts = [&](const RankCoordinate& c) {
+    const ExpertCoordinate e = expert_coordinate_of(mesh, c);
+    return e.ep == own.ep && e.etp == own.etp;
+  };
+  if (plan.experts_apart())
+    g.experts = engine.group("edp", members([&](const auto& c) { return same_dp(c) && same_experts(c); }));
+  // Experts that are sharded are so over all of edp: what remains are the replicas over dp.
+  if (mesh.fsdp > 1 && mesh.cp() > 1)
     g.expert_replicas = engine.group(
         "dp", members([&](const auto& c) { return c.fsdp == at.fsdp && same_cp(c) && same_tp(c); }));
-  }
+  if (mesh.fsdp == 1 && mesh.ep * mesh.expert_tp() != mesh.tp)
+    g.expert_replicas = engine.group("dp.edp", members(same_experts));
+  g.ep = engine.group("ep", members([&](const auto& c) {
+                        const ExpertCoordinate e = expert_coordinate_of(mesh, c);
+                        return same_dp(c) && e.edp == own.edp && e.etp == own.etp;
+                      }));
   g.data = engine.group("dp.fsdp.cp", members(same_tp));
   g.model = engine.group("fsdp.cp.tp", members(same_dp));
   g.cp = engine.group("cp", members([&](const auto& c) { return same_data(c) && same_tp(c); }));
@@ -216,8 +228,9 @@ class RankProgram {
     at::Tensor losses = at::zeros({static_cast<std::int64_t>(kLossPolicies.size())}, options());
     for (const auto& micro_batch : micro_batches_) {
       const at::AutoGradMode mode(backward);
-      BlockContext context{inputs_.config, primitives_, {}, &micro_batch.packed, {}};
+      BlockContext context{inputs_.config, primitives_, {}, {}, &micro_batch.packed, {}};
       context.tp = {collectives_.get(), groups_.tp, sequence_, micro_batch.residual_sizes};
+      context.expert = {collectives_.get(), groups_.ep, inputs_.mesh.expert_tokens_cut()};
       context.context = {collectives_.get(),
                          groups_.ring,
                          groups_.uly,
