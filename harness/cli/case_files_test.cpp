@@ -12,7 +12,8 @@ namespace {
 std::vector<CaseSpec> product() {
   return expand_cases(
              parse_case_line("--model tiny-dense,tiny-moe --batch single,packed-odd,rows,boundaries "
-                             "--mesh 'world<=8' --sp all --gdn all --attn all --layout all --pad all"))
+                             "--mesh 'world<=8' --sp all --gdn all --attn all --layout all --pad all "
+                             "--schedule all --recompute all"))
       .cases;
 }
 
@@ -36,7 +37,7 @@ TEST_CASE("ci.cases runs every valid mesh up to 8 ranks and every possible pair 
   for (const auto& spec : all) meshes.insert(spec.model + " " + spec.mesh.text());
   for (const auto& spec : ci) covered.insert(spec.model + " " + spec.mesh.text());
   CHECK(meshes == covered);
-  CHECK(meshes.size() == 311);
+  CHECK(meshes.size() == 427);
   // Every pair that is missing from the product has a reason; throws where one has none.
   CHECK_FALSE(run::impossible_pairs(all, config_of).empty());
 }
@@ -46,7 +47,9 @@ TEST_CASE("nightly.cases is the product without padding with every batch, and mo
   for (const auto& spec : expand_case_file("nightly").cases) lines.insert(spec.line());
   std::size_t unpadded = 0;
   for (const auto& spec : product()) {
-    if (spec.flags.pad != "none" || spec.mesh.ep > 1 || spec.mesh.etp) continue;
+    if (spec.flags.pad != "none" || spec.flags.recompute || spec.mesh.pp > 1 || spec.mesh.ep > 1 ||
+        spec.mesh.etp)
+      continue;
     ++unpadded;
     CHECK(lines.count(spec.line()) == 1);
   }

@@ -10,6 +10,7 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "harness/types/batch.h"
@@ -29,7 +30,7 @@ struct LocalIndex {
 
 class LayoutMap {
  public:
-  // Throws InputError where the mesh has axes this version does not place (pp) or where a placement does not
+  // Throws InputError where a placement does not
   // fit its parameter (blocks that do not sum to the dimension).
   LayoutMap(const ModelConfig& config, const Mesh& mesh, const Flags& flags, const Batch& batch,
             const PlacementTable& placements);
@@ -49,6 +50,11 @@ class LayoutMap {
   const PlacementTable& placements() const { return placements_; }
 
  private:
+  // As if this rank's pipeline stage held everything.
+  LocalIndex local_of_stage(const std::string& key, int rank) const;
+  // pp index that holds a layer, and whether a parameter or activation of that name is on a stage.
+  int stage_of_layer(std::int64_t layer) const;
+  bool on_stage(std::string_view name, int pp) const;
   LocalIndex local_parameter(const ParameterPlacement& placement, const RankCoordinate& at) const;
 
   ModelConfig config_;

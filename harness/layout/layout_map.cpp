@@ -133,7 +133,6 @@ Shape LocalIndex::local_shape() const {
 LayoutMap::LayoutMap(const ModelConfig& config, const Mesh& mesh, const Flags& flags, const Batch& batch,
                      const PlacementTable& placements)
     : config_(config), mesh_(mesh), flags_(flags), batch_(batch), placements_(placements) {
-  if (mesh.pp > 1) throw InputError("mesh " + mesh.text() + ": layouts of pp are not in this version");
   for (std::size_t i = 0; i < placements_.size(); ++i) {
     check_placement_row(placements_[i]);
     if (!rows_.emplace(placements_[i].name, i).second)
@@ -176,6 +175,23 @@ std::vector<std::int64_t> LayoutMap::tokens(int rank, bool residual) const {
                   : stream_tokens_[place];
 }
 
+int LayoutMap::stage_of_layer(std::int64_t layer) const {
+  const int stages = mesh_.pp * (flags_.schedule == "interleaved" ? 2 : 1);
+  for (int v = 0; v < stages; ++v)
+    if (layer < cut(config_.num_hidden_layers, stages, v).end) return v % mesh_.pp;
+  return mesh_.pp - 1;
+}
+
+bool LayoutMap::on_stage(std::string_view name, int pp) const {
+  if (mesh_.pp == 1) return true;
+  if (const auto at = name.find("layers."); at != std::string_view::npos)
+    return stage_of_layer(std::atoll(name.data() + at + 7)) == pp;
+  const bool embedding = name.find("embed") != std::string_view::npos, last = pp == mesh_.pp - 1;
+  // A tied embedding is the head as well; its activation is the first stage's alone.
+  if (embedding) return pp == 0 || (last && config_.tie_word_embeddings && name != "embed");
+  return last;
+}
+
 LocalIndex LayoutMap::local_parameter(const ParameterPlacement& p, const RankCoordinate& at) const {
   const ExpertCoordinate expert = expert_coordinate_of(mesh_, at);
   // Experts have axes of their own: whole experts over ep, their width over etp, what remains over edp, but
@@ -209,12 +225,25 @@ LocalIndex LayoutMap::local_parameter(const ParameterPlacement& p, const RankCoo
 }
 
 LocalIndex LayoutMap::local(const std::string& key, int rank) const {
+  LocalIndex index = local_of_stage(key, rank);
+  std::string_view name = key;
+  if (starts_with(name, "trace/")) name.remove_prefix(6), take_step(name);
+  const bool of_tokens = name == "logits" || name == "logprobs";
+  if (starts_with(name, "activations/"))
+    name.remove_prefix(12);
+  else if (!of_tokens)
+    name = parameter_name(name);
+  if (!name.empty() && !on_stage(name, coordinate_of(mesh_, rank).pp)) index.indices[0].clear();
+  return index;
+}
+
+LocalIndex LayoutMap::local_of_stage(const std::string& key, int rank) const {
   if (rank < 0 || rank >= world())
     throw InputError("rank " + std::to_string(rank) + " is not on mesh " + mesh_.text());
   if (starts_with(key, "trace/")) {
     std::string_view traced = std::string_view(key).substr(6);
     take_step(traced);
-    return local(std::string(traced), rank);
+    return local_of_stage(std::string(traced), rank);
   }
   const RankCoordinate at = coordinate_of(mesh_, rank);
   const std::int64_t n = batch_.tokens();

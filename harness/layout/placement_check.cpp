@@ -20,6 +20,7 @@ class PlacementCheck {
     bytes();
     emitted();
     const Mesh& mesh = map_.mesh();
+    if (mesh.pp > 1) stages();
     if (mesh.dp > 1) axis("dp", &Mesh::dp);
     if (mesh.fsdp > 1) axis("fsdp", &Mesh::fsdp);
     if (mesh.ring > 1) axis("ring", &Mesh::ring);
@@ -184,6 +185,19 @@ class PlacementCheck {
     else if (!changed)
       fail(result, State::fail,
            "changes no local shape: every rank holds and computes what it would without it");
+  }
+
+  // pp cuts no parameter, it leaves whole ones to other ranks.
+  void stages() {
+    std::int64_t absent = 0;
+    bool changed = false;
+    for (const auto& p : map_.placements())
+      for (const auto& r : ranks_) {
+        if (shape_numel(map_.local("weights/" + p.name, r.rank).local_shape()) > 0) continue;
+        ++absent;
+        changed |= r.stored.count(p.name) == 0;
+      }
+    verdict("axis pp", changed, absent, "every stage holds every parameter");
   }
 
   void axis(const char* name, int Mesh::*size) {

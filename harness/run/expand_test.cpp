@@ -29,6 +29,18 @@ TEST_CASE("every distinct value of mesh, sp, gdn, attn and layout is the 1,395 c
   CHECK(expand(o, config_of).cases.size() == 1395);
 }
 
+TEST_CASE("the whole product has the design's 427, 1,557, 5,335 and 25,058 cases") {
+  CaseOptions o;
+  o.model = {"tiny-dense", "tiny-moe"}, o.batch = {"rows"}, o.mesh = {"world<=8"};
+  CHECK(expand(o, config_of).cases.size() == 427);
+  o.sp = o.gdn = o.attn = o.layout = o.schedule = {"all"};
+  CHECK(expand(o, config_of).cases.size() == 5335);
+  o.mesh = {"world<=16"};
+  CHECK(expand(o, config_of).cases.size() == 25058);
+  o.sp = o.gdn = o.attn = o.layout = o.schedule = {};
+  CHECK(expand(o, config_of).cases.size() == 1557);
+}
+
 TEST_CASE("a value that changes nothing on a mesh is one case with its default") {
   CaseOptions o;
   o.mesh = {"fsdp2", "tp2"}, o.sp = {"all"}, o.layout = {"all"}, o.gdn = {"state"};

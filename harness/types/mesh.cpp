@@ -123,13 +123,16 @@ std::string refusal(const Mesh& m, const Flags& f, const ModelConfig& c) {
     return std::string(field) + "=" + std::to_string(v);
   };
   if (!c.is_moe() && (m.ep > 1 || m.etp > 0)) return no("ep and etp need a mixture-of-experts model");
-  if (m.pp > 1) return no("pp (pipeline parallelism) is not in this version");
+  if (m.pp > c.num_hidden_layers)
+    return no("pp must not exceed " + value("num_hidden_layers", c.num_hidden_layers));
+  if (f.schedule == "interleaved" && 2 * m.pp > c.num_hidden_layers)
+    return no("schedule=interleaved needs 2*pp not to exceed " +
+              value("num_hidden_layers", c.num_hidden_layers));
   if (m.etp && m.etp != 1 && m.etp != m.tp) return no("etp must be 1 or tp");
   if (c.is_moe() && !divides(m.ep * m.expert_tp(), m.expert_group()))
     return no("ep*etp must divide fsdp*ring*uly*tp");
   if (c.is_moe() && !divides(m.ep, c.num_experts))
     return no("ep must divide " + value("num_experts", c.num_experts));
-  if (f.recompute) return no("recompute is not in this version");
   const int t = m.tp * m.uly;
   if (!divides(t, c.num_attention_heads))
     return no("tp*uly must divide " + value("num_attention_heads", c.num_attention_heads));
@@ -168,15 +171,23 @@ void add_expert_axes(Mesh mesh, std::vector<Mesh>& list) {
 
 std::vector<Mesh> enumerate_meshes(int world) {
   std::vector<Mesh> list;
-  for (int dp = 1; dp <= world; ++dp)
-    for (int fsdp = 1; dp * fsdp <= world; ++fsdp)
-      for (int ring = 1; dp * fsdp * ring <= world; ++ring)
-        for (int uly = 1; dp * fsdp * ring * uly <= world; ++uly)
-          if (world % (dp * fsdp * ring * uly) == 0) {
+  const auto each_divisor = [](int n, const auto& visit) {
+    for (int d = 1; d <= n; ++d)
+      if (n % d == 0) visit(d, n / d);
+  };
+  each_divisor(world, [&](int pp, int of_dp) {
+    each_divisor(of_dp, [&](int dp, int of_fsdp) {
+      each_divisor(of_fsdp, [&](int fsdp, int of_ring) {
+        each_divisor(of_ring, [&](int ring, int of_uly) {
+          each_divisor(of_uly, [&](int uly, int tp) {
             Mesh m;
-            m.dp = dp, m.fsdp = fsdp, m.ring = ring, m.uly = uly, m.tp = world / (dp * fsdp * ring * uly);
+            m.pp = pp, m.dp = dp, m.fsdp = fsdp, m.ring = ring, m.uly = uly, m.tp = tp;
             add_expert_axes(m, list);
-          }
+          });
+        });
+      });
+    });
+  });
   return list;
 }
 

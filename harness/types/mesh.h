@@ -75,8 +75,8 @@ struct Flags {
 // or empty if it can.
 std::string refusal(const Mesh& mesh, const Flags& flags, const ModelConfig& config);
 
-// Every mesh of exactly `world` ranks over the axes this version runs (dp, fsdp, ring, uly, tp, ep, and both
-// values of etp), valid or not, in printing order, none twice; `refusal` tells which are valid.
+// Every mesh of exactly `world` ranks, with both values of etp, valid or not, in printing order, none twice;
+// `refusal` tells which are valid.
 std::vector<Mesh> enumerate_meshes(int world);
 
 }  // namespace meshparity

@@ -51,20 +51,20 @@ TEST_CASE("rank order is pp, dp, fsdp, ring, uly, tp with tp fastest") {
 }
 
 TEST_CASE("world <= 8 has 155 valid meshes for the two tiny models, 63 of them without a context axis") {
-  int valid = 0, without = 0, experts = 0;
+  int valid = 0, without = 0, experts = 0, stages = 0;
   for (int world = 1; world <= 8; ++world)
     for (const auto& mesh : enumerate_meshes(world)) {
       const int models = refusal(mesh, {}, tiny_dense()).empty() + refusal(mesh, {}, tiny_moe()).empty();
-      if (mesh.ep > 1 || mesh.etp) {
-        experts += models;
-        continue;
-      }
+      if (mesh.pp > 1) stages += models;
+      if (mesh.pp == 1 && (mesh.ep > 1 || mesh.etp)) experts += models;
+      if (mesh.pp > 1 || mesh.ep > 1 || mesh.etp) continue;
       valid += models;
       if (mesh.cp() == 1) without += models;
     }
   CHECK(valid == 155);
   CHECK(without == 63);
   CHECK(experts == 156);
+  CHECK(valid + experts + stages == 427);
 }
 
 TEST_CASE("experts re-read the ranks of a stage and a dp replica as edp x ep x etp, etp fastest") {
@@ -77,6 +77,15 @@ TEST_CASE("experts re-read the ranks of a stage and a dp replica as edp x ep x e
   CHECK(Mesh::parse("tp2.ep2").expert_tokens_cut());
   CHECK(Mesh::parse("tp2.etp1").expert_tokens_cut());
   CHECK_FALSE(Mesh::parse("fsdp2.tp2.ep2.etp2").expert_tokens_cut());
+}
+
+TEST_CASE("stages that cannot be are refused by name") {
+  CHECK(refusal(Mesh::parse("pp6"), {}, tiny_dense()) == "pp6: pp must not exceed num_hidden_layers=5");
+  Flags flags;
+  flags.schedule = "interleaved";
+  CHECK(refusal(Mesh::parse("pp3"), flags, tiny_dense()) ==
+        "pp3: schedule=interleaved needs 2*pp not to exceed num_hidden_layers=5");
+  CHECK(refusal(Mesh::parse("pp2"), flags, tiny_dense()).empty());
 }
 
 TEST_CASE("expert axes that cannot be are refused by name") {

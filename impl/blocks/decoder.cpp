@@ -4,41 +4,65 @@
 #include "impl/blocks/feed_forward.h"
 #include "impl/blocks/gated_delta_net.h"
 #include "impl/blocks/moe.h"
+#include "impl/blocks/recompute.h"
 
 namespace meshparity::impl {
+namespace {
 
-HeadOutput decoder_forward(const BlockContext& context, const ShardedParameters& parameters,
-                           const DecoderInput& input, const ActivationHook& record) {
+void note(const ActivationHook& record, const std::string& name, const at::Tensor& value) {
+  if (record) record(name, value);
+}
+
+at::Tensor norm(const BlockContext& context, const at::Tensor& x, const at::Tensor& weight) {
+  return context.primitives.rms_norm(x, weight, context.config.rms_norm_eps);
+}
+
+at::Tensor decoder_layer(const BlockContext& context, const ShardedParameters& parameters, std::int64_t layer,
+                         const at::Tensor& x, const ActivationHook& record) {
   const ModelConfig& config = context.config;
-  const auto note = [&](const std::string& name, const at::Tensor& value) {
-    if (record) record(name, value);
-  };
-  const auto norm = [&](const at::Tensor& x, const at::Tensor& weight) {
-    return context.primitives.rms_norm(x, weight, config.rms_norm_eps);
-  };
-  const UnitWeights embedding = parameters.gather(0);
-  at::Tensor x = embed(context, embedding["embed_tokens.weight"], input.ids, input.vocabulary_begin);
-  note("embed", x);
-  for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    const Site site = "layers." + std::to_string(i);
-    const UnitWeights w = parameters.gather(1 + i);
-    const auto mixer = config.full_attention[i] ? attention_block : gated_delta_net_block;
-    const at::Tensor mixed = mixer(context, w, norm(x, w["input_layernorm.weight"]), site);
-    note(site + ".mixer", mixed);
-    x = x + mixed;
-    const auto ffn = config.is_moe() ? moe_block : feed_forward_block;
-    const at::Tensor fed = ffn(context, w, norm(x, w["post_attention_layernorm.weight"]), site);
-    note(site + ".ffn", fed);
-    x = x + fed;
+  const Site site = "layers." + std::to_string(layer);
+  const UnitWeights w = parameters.gather(site);
+  const auto mixer = config.full_attention[layer] ? attention_block : gated_delta_net_block;
+  const at::Tensor mixed = mixer(context, w, norm(context, x, w["input_layernorm.weight"]), site);
+  note(record, site + ".mixer", mixed);
+  const at::Tensor between = x + mixed;
+  const auto ffn = config.is_moe() ? moe_block : feed_forward_block;
+  const at::Tensor fed = ffn(context, w, norm(context, between, w["post_attention_layernorm.weight"]), site);
+  note(record, site + ".ffn", fed);
+  return between + fed;
+}
+
+}  // namespace
+
+at::Tensor decoder_embed(const BlockContext& context, const UnitWeights& embedding, const DecoderInput& input,
+                         const ActivationHook& record) {
+  const at::Tensor x = embed(context, embedding["embed_tokens.weight"], input.ids, input.vocabulary_begin);
+  note(record, "embed", x);
+  return x;
+}
+
+at::Tensor decoder_layers(const BlockContext& context, const ShardedParameters& parameters, Range layers,
+                          at::Tensor x, bool recompute, const ActivationHook& record) {
+  for (std::int64_t i = layers.begin; i < layers.end; ++i) {
+    // The second run records nothing.
+    const auto again = [&context, &parameters, i](const at::Tensor& y) {
+      return decoder_layer(context, parameters, i, y, nullptr);
+    };
+    const auto first = [&](const at::Tensor& y) { return decoder_layer(context, parameters, i, y, record); };
+    x = recompute ? recomputed(x, first, again) : first(x);
   }
-  const UnitWeights last = parameters.gather(parameters.units() - 1);
-  const at::Tensor h = norm(x, last["norm.weight"]);
-  note("norm", h);
+  return x;
+}
+
+HeadOutput decoder_head(const BlockContext& context, const UnitWeights& last, const UnitWeights& head,
+                        const DecoderInput& input, const at::Tensor& x, const ActivationHook& record) {
+  const at::Tensor h = norm(context, x, last["norm.weight"]);
+  note(record, "norm", h);
   // A tied head is the embedding's gathered table: one parameter used twice, its gradients added by the
-  // graph.
-  const at::Tensor head =
-      config.tie_word_embeddings ? embedding["embed_tokens.weight"] : last["lm_head.weight"];
-  return head_logprobs(context, h, head, input.labels, input.vocabulary_begin);
+  // graph, and where the two uses are on different stages by a reduction over them.
+  const at::Tensor& table =
+      head[context.config.tie_word_embeddings ? "embed_tokens.weight" : "lm_head.weight"];
+  return head_logprobs(context, h, table, input.labels, input.vocabulary_begin);
 }
 
 }  // namespace meshparity::impl

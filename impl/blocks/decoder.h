@@ -1,9 +1,10 @@
-// The whole model on one micro-batch of one rank: embedding, decoder layers, final norm, head.
+// The model on one micro-batch of one rank, stage by stage: embedding, decoder layers, final norm, head.
 #pragma once
 
 #include <functional>
 #include <string>
 
+#include "harness/types/cut.h"
 #include "impl/blocks/context.h"
 #include "impl/blocks/embedding.h"
 
@@ -19,7 +20,17 @@ struct DecoderInput {
 // residual adds), "norm" (after the final norm), each in residual order. May be null.
 using ActivationHook = std::function<void(const std::string& name, const at::Tensor& value)>;
 
-HeadOutput decoder_forward(const BlockContext& context, const ShardedParameters& parameters,
-                           const DecoderInput& input, const ActivationHook& record);
+// The residual stream before the first layer, [T, D] in residual order.
+at::Tensor decoder_embed(const BlockContext& context, const UnitWeights& embedding, const DecoderInput& input,
+                         const ActivationHook& record);
+
+// The residual stream x after the layers; in and out [T, D] in residual order. With `recompute` a layer keeps
+// its input alone and runs again in backward; `context` must live until then.
+at::Tensor decoder_layers(const BlockContext& context, const ShardedParameters& parameters, Range layers,
+                          at::Tensor x, bool recompute, const ActivationHook& record);
+
+// Final norm and head. `head`: the unit that holds the head's table, which for a tied model is the embedding.
+HeadOutput decoder_head(const BlockContext& context, const UnitWeights& last, const UnitWeights& head,
+                        const DecoderInput& input, const at::Tensor& x, const ActivationHook& record);
 
 }  // namespace meshparity::impl

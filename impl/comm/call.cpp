@@ -86,6 +86,10 @@ const char* op_name(Op op) {
       return "broadcast";
     case Op::barrier:
       return "barrier";
+    case Op::send:
+      return "send";
+    case Op::receive:
+      return "recv";
   }
   return "?";
 }
@@ -120,8 +124,17 @@ std::string Call::text() const {
     text += std::string(" ") + dtype_text(input.scalar_type()) + " " + list_text(input.sizes());
   if (!parts.empty()) text += " in parts " + list_text(parts);
   if (op == Op::all_to_all) text += " sending " + list_text(send) + " receiving " + list_text(receive);
+  if (op == Op::send) text += " to " + std::to_string(root);
+  if (op == Op::receive) text += " from " + std::to_string(root);
   if (op == Op::broadcast) text += " from " + std::to_string(root);
   return text + " at " + *site;
+}
+
+std::string mismatch(const Call& sent, const Call& expected) {
+  if (*sent.site != *expected.site) return "sites differ";
+  if (sent.input.scalar_type() != expected.input.scalar_type()) return "dtypes differ";
+  if (sent.input.device().type() != expected.input.device().type()) return "devices differ";
+  return sent.input.sizes() == expected.input.sizes() ? "" : "shapes differ";
 }
 
 std::string mismatch(const std::vector<const Call*>& calls) {

@@ -18,7 +18,9 @@ enum class Op {
   reduce_scatter,
   all_to_all,
   broadcast,
-  barrier
+  barrier,
+  send,
+  receive
 };
 const char* op_name(Op op);
 
@@ -47,7 +49,7 @@ struct Call {
   at::Tensor input;                           // contiguous; undefined for a barrier
   std::vector<at::Tensor> outputs;            // contiguous; one, but for all_gather_list
   c10::ArrayRef<std::int64_t> send, receive;  // rows, all_to_all only
-  std::int64_t root = 0;                      // broadcast only
+  std::int64_t root = 0;                      // broadcast: the source; send and receive: the other member
 
   // "all_reduce_sum float64 [4,3] at layers.3.mlp:all_reduce"
   std::string text() const;
@@ -55,6 +57,9 @@ struct Call {
 
 // Empty if the ranks' calls fit together, else what does not ("dtypes differ").
 std::string mismatch(const std::vector<const Call*>& calls);
+
+// Empty if what was sent is what the receiver expects, else what is not.
+std::string mismatch(const Call& sent, const Call& expected);
 
 // Carries the collective out for all ranks at once, in the calling thread: reads every input, writes every
 // output. `order` is the order in which ranks are summed.

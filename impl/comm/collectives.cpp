@@ -124,7 +124,40 @@ class BackendCollectives final : public Collectives {
     record(group, "barrier", name, 0);
   }
 
+  void send(const Group& group, const at::Tensor& x, int to, const Site& site) override {
+    const std::string name = event_site(site, "send");
+    const at::AutoDispatchBelowADInplaceOrView plain;
+    std::vector<at::Tensor> tensors{x.contiguous()};
+    if (in_process(group) || x.numel() > 0) {
+      const CallScope scope(site, kNoSizes);
+      sends_.push_back(
+          {guarded(group, name, [&] { return group.backend().send(tensors, to, 0); }), tensors[0]});
+    }
+    record(group, "send", name, x.numel());
+  }
+
+  void recv(const Group& group, at::Tensor& x, int from, const Site& site) override {
+    const std::string name = event_site(site, "recv");
+    if (!x.is_contiguous()) refuse(group, name, "tensor is not contiguous");
+    if (!in_process(group) && x.numel() == 0) return;
+    const at::AutoDispatchBelowADInplaceOrView plain;
+    const CallScope scope(site, kNoSizes);
+    std::vector<at::Tensor> tensors{x};
+    guarded(group, name, [&] { return group.backend().recv(tensors, from, 0); })->wait();
+  }
+
+  void finish_sends() override {
+    for (const auto& sent : sends_) sent.work->wait();
+    sends_.clear();
+  }
+
  private:
+  // A tensor on its way out, held until it has left.
+  struct Sent {
+    c10::intrusive_ptr<c10d::Work> work;
+    at::Tensor value;
+  };
+
   [[noreturn]] static void refuse(const Group& group, const std::string& name, const std::string& what) {
     throw RunError(name + " on " + group.axis() + " rank " + std::to_string(group.rank()) + " of " +
                    std::to_string(group.size()) + ": " + what);
@@ -144,12 +177,22 @@ class BackendCollectives final : public Collectives {
     return dim < 0 ? dim + x.dim() : dim;
   }
 
-  // One backend call under its site; whatever the engine throws becomes a RunError that names it.
+  // One backend call under its site, waited for.
   template <class F>
   static void call(const Group& group, const std::string& name, const std::vector<std::int64_t>& parts, F f) {
     const CallScope scope(name, parts);
+    guarded(group, name, [&] {
+      const auto work = f(group.backend());
+      work->wait();
+      return work;
+    });
+  }
+
+  // Runs f; whatever the engine throws becomes a RunError that names the site.
+  template <class F>
+  static c10::intrusive_ptr<c10d::Work> guarded(const Group& group, const std::string& name, F f) {
     try {
-      f(group.backend())->wait();
+      return f();
     } catch (const RunError&) {
       throw;
     } catch (const std::exception&) {
@@ -249,6 +292,7 @@ class BackendCollectives final : public Collectives {
 
   std::vector<CommEvent>* log_;
   bool ordered_;
+  std::vector<Sent> sends_;
 };
 
 }  // namespace

@@ -28,6 +28,7 @@ std::string event_site(const Site& site, const std::string& op);
 //   all_to_all        rows to others * elements per row
 //   all_reduce(_max)  as reduce-scatter and all-gather of floor-cut parts: n - own + own * (w-1),
 //                     own = cut(n, w, rank)
+//   send              n (recv logs nothing)
 //   barrier           0
 // Groups of one rank log nothing.
 struct CommEvent {
@@ -74,6 +75,13 @@ class Collectives {
                                 const std::vector<std::int64_t>& send, const std::vector<std::int64_t>& recv,
                                 const Site& site) = 0;
   virtual void barrier(const Group& group, const Site& site) = 0;
+  // x to group rank `to`, which calls recv with the same site, shape and dtype. Returns at once; x may change
+  // afterwards only once finish_sends has returned. What one rank sends another on a group arrives in order.
+  virtual void send(const Group& group, const at::Tensor& x, int to, const Site& site) = 0;
+  // Fills x, contiguous, with what group rank `from` sends.
+  virtual void recv(const Group& group, at::Tensor& x, int from, const Site& site) = 0;
+  // Returns when everything this rank has sent has left it.
+  virtual void finish_sends() = 0;
 };
 
 // Straight to the backend. Reductions sum in rank order where the engine allows it (in-process; any engine

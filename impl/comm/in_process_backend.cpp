@@ -153,6 +153,28 @@ c10::intrusive_ptr<c10d::Work> InProcessBackend::barrier(const c10d::BarrierOpti
   return meet(call);
 }
 
+c10::intrusive_ptr<c10d::Work> InProcessBackend::send(std::vector<at::Tensor>& tensors, int to, int) {
+  if (to < 0 || to >= getSize() || to == member_) refuse("receiver is no other rank of the group");
+  Call call;
+  call.op = Op::send;
+  call.root = to;
+  call.input = only_tensor(tensors);
+  call.site = &CallScope::site();
+  meeting_->send(member_, call);
+  return done_;
+}
+
+c10::intrusive_ptr<c10d::Work> InProcessBackend::recv(std::vector<at::Tensor>& tensors, int from, int) {
+  if (from < 0 || from >= getSize() || from == member_) refuse("sender is no other rank of the group");
+  Call call;
+  call.op = Op::receive;
+  call.root = from;
+  call.input = only_tensor(tensors);
+  call.site = &CallScope::site();
+  meeting_->receive(member_, call);
+  return done_;
+}
+
 c10::intrusive_ptr<c10d::Backend> make_single_backend() {
   auto world = std::make_shared<World>(1, InProcessOptions{});
   auto meeting = world->meeting("self", {0});

@@ -40,9 +40,18 @@ constexpr int kYields = 8;
 }  // namespace
 
 Meeting::Meeting(World& world, std::string axis, std::vector<int> members)
-    : world_(world), axis_(std::move(axis)), members_(std::move(members)), calls_(members_.size(), nullptr) {}
+    : world_(world),
+      axis_(std::move(axis)),
+      members_(std::move(members)),
+      calls_(members_.size(), nullptr),
+      boxes_(members_.size() * members_.size()) {}
 
 void Meeting::interrupt() {
+  {
+    const std::lock_guard lock(mail_);
+    mail_closed_ = true;
+  }
+  mail_arrived_.notify_all();
   word_.fetch_or(kFailed, std::memory_order_acq_rel);
   futex_wake_all(word_);
 }

@@ -151,6 +151,10 @@ std::string World::doing_text(Rank& rank) {
 
 void World::rethrow_cause() {
   std::lock_guard lock(mutex_);
+  if (!failed_)
+    for (auto& [key, meeting] : meetings_)
+      if (const std::string left = meeting->undelivered(); !left.empty())
+        throw RunError("message mismatch: " + left);
   if (!failed_) return;
   if (!failed_by_rank_) throw RunError(failure_);
   // Several ranks may fail on their own at once; the lowest is named, so that the message does not depend on

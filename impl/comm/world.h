@@ -4,7 +4,9 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <map>
 #include <memory>
@@ -28,6 +30,14 @@ class Meeting {
   // Blocks until all members have called; the last one carries the collective out for all. Throws RunError on
   // every member if the calls do not fit together or the world has failed.
   void meet(int member, const Call& call);
+  // Leaves a copy of call.input for member call.root; never blocks. What one member sends another arrives in
+  // order.
+  void send(int member, const Call& call);
+  // Waits for the next letter from member call.root and copies it to call.input. Throws RunError on both
+  // sides' world if its site, dtype or shape is not what `call` expects.
+  void receive(int member, const Call& call);
+  // What was sent and never received, or "".
+  std::string undelivered();
 
   const std::string& axis() const { return axis_; }
   const std::vector<int>& members() const { return members_; }
@@ -41,6 +51,17 @@ class Meeting {
   static std::uint32_t arrived(std::uint32_t word) { return word & (kRound - 1); }
   static std::uint32_t round(std::uint32_t word) { return (word & ~kFailed) / kRound; }
 
+  // A value on its way between two members, and the call that sent it.
+  struct Letter {
+    std::string site;
+    Call call;
+  };
+  struct Box {
+    std::deque<Letter> letters;
+    bool awaited = false;  // its receiver waits and counts as idle
+  };
+  Box& box(int from, int to) { return boxes_[static_cast<std::size_t>(from) * members_.size() + to]; }
+
   void complete(int member);
   // False if the wait was given up because the world failed.
   bool wait_for_round(std::uint32_t my_round, int member);
@@ -52,6 +73,10 @@ class Meeting {
   std::vector<const Call*> calls_;  // by member, valid while that member waits
   std::uint64_t rounds_ = 0;        // completed; touched by the last arriver only
   alignas(64) std::atomic<std::uint32_t> word_{0};
+  std::mutex mail_;  // guards what follows; no other lock is taken while it is held
+  std::condition_variable mail_arrived_;
+  std::vector<Box> boxes_;  // [from][to]
+  bool mail_closed_ = false;
 };
 
 class World {

@@ -42,6 +42,10 @@ void reduce_gradients(const ShardedParameters& parameters, Collectives& collecti
   if (apart)
     reduce_chosen(parameters, collectives, *groups.expert_replicas, "gradients.experts.dp",
                   [](const PlanRow& row) { return row.sum_over_dp && row.expert; });
+  // Both ends of the pipeline hold a tied embedding, each with the gradient of its own use.
+  if (groups.tied)
+    reduce_chosen(parameters, collectives, *groups.tied, "gradients.embedding",
+                  [](const PlanRow& row) { return row.tied_over_pp; });
 }
 
 }  // namespace meshparity::impl

@@ -13,6 +13,7 @@ struct GradientGroups {
   std::shared_ptr<Group> tp, kv_replicas;
   std::shared_ptr<Group> replicas;         // dp and cp: same parameters, other tokens
   std::shared_ptr<Group> expert_replicas;  // of experts: dp alone where they are sharded over cp as well
+  std::shared_ptr<Group> tied;             // first and last stage; null on the others and without pp
 };
 
 // Sums, in place, what the plan's rows say. One collective per group, whatever the number of parameters.

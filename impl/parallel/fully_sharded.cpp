@@ -59,8 +59,7 @@ ShardedParameters::ShardedParameters(const Plan& plan, const std::map<std::strin
     if (policy_.stored) shard = policy_.stored(row.name, shard).to(dtype);
     const std::string gathered = unit_of(row.name), name = apart ? gathered + ".experts" : gathered;
     if (units_.empty() || units_.back().name != name) {
-      if (units_.empty() || !apart) together_.emplace_back();
-      together_.back().push_back(units_.size());
+      together_[gathered].push_back(units_.size());
       units_.emplace_back();
       units_.back().name = name;
       units_.back().group = apart ? experts : fsdp;
@@ -141,9 +140,11 @@ Tensors ShardedParameters::split(const Unit& unit) const {
   return attach("parameters", {unit.leaf}, std::move(outputs), backward);
 }
 
-UnitWeights ShardedParameters::gather(std::size_t u) const {
+UnitWeights ShardedParameters::gather(const std::string& name_of_unit) const {
+  const auto found = together_.find(name_of_unit);
+  if (found == together_.end()) throw RunError("parameters: this rank holds no unit " + name_of_unit);
   UnitWeights weights;
-  for (const std::size_t i : together_[u]) {
+  for (const std::size_t i : found->second) {
     const Unit& unit = units_[i];
     Tensors parameters = split(unit);
     for (std::size_t p = 0; p < unit.count; ++p) {

@@ -48,10 +48,10 @@ class ShardedParameters {
                     std::shared_ptr<Collectives> collectives, std::shared_ptr<Group> fsdp,
                     std::shared_ptr<Group> experts);
 
-  std::size_t units() const { return together_.size(); }
-  // Gathers unit i ("embed", "layers.0", ..., "head") for one micro-batch; where experts are sharded over
-  // another group than the rest, theirs is a gather of its own.
-  UnitWeights gather(std::size_t unit) const;
+  // Gathers the unit "embed", "layers.<i>" or "head" for one micro-batch; where experts are sharded over
+  // another group than the rest, theirs is a gather of its own. Throws RunError for a unit this rank does not
+  // hold.
+  UnitWeights gather(const std::string& unit) const;
 
   const std::vector<Entry>& entries() const { return entries_; }
   const at::Tensor& values() const { return values_; }        // [all shards of this rank]
@@ -82,7 +82,7 @@ class ShardedParameters {
   std::shared_ptr<Collectives> collectives_;
   std::vector<Entry> entries_;
   std::vector<Unit> units_;
-  std::vector<std::vector<std::size_t>> together_;  // units that are gathered as one
+  std::map<std::string, std::vector<std::size_t>> together_;  // units that are gathered as one
   at::Tensor values_, gradients_;
 };
 

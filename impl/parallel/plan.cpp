@@ -1,6 +1,7 @@
 #include "impl/parallel/plan.h"
 
 #include "harness/types/error.h"
+#include "impl/parallel/pipeline.h"
 
 namespace meshparity::impl {
 namespace {
@@ -70,16 +71,39 @@ bool first_of_replicas(std::int64_t units, std::int64_t tp, std::int64_t index) 
   return index == 0 || (index - 1) * units / tp != index * units / tp;
 }
 
+bool is_embedding(const std::string& name) {
+  return name == "model.embed_tokens.weight";
+}
+
+// Is the parameter held by one of the stages? `tied`: the head is the embedding.
+bool on_stages(const std::string& name, const std::vector<PipelineStage>& stages, bool tied) {
+  const auto at = name.find("layers.");
+  for (const auto& stage : stages) {
+    if (at != std::string::npos) {
+      const std::int64_t layer = std::stoll(name.substr(at + 7));
+      if (layer >= stage.layers.begin && layer < stage.layers.end) return true;
+    } else if (is_embedding(name)) {
+      if (stage.first || (stage.last && tied)) return true;
+    } else if (stage.last) {
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
-Plan make_plan(const ModelConfig& config, const Mesh& mesh, bool sp, int rank) {
+Plan make_plan(const ModelConfig& config, const Mesh& mesh, const Flags& flags, int rank) {
   Plan plan;
   plan.mesh = mesh;
   plan.at = coordinate_of(mesh, rank);
   plan.expert_at = expert_coordinate_of(mesh, plan.at);
   plan.num_key_value_heads = config.num_key_value_heads;
+  plan.vocab_size = config.vocab_size;
+  const auto stages = stages_of(mesh, flags, config.num_hidden_layers, plan.at.pp);
   for (const auto& info : parameters_of(config)) {
-    const Rule rule = rule_of(info.name, config, mesh, sp);
+    if (!on_stages(info.name, stages, config.tie_word_embeddings)) continue;
+    const Rule rule = rule_of(info.name, config, mesh, flags.sp);
     PlanRow row;
     row.name = info.name;
     row.shape = info.shape;
@@ -98,6 +122,8 @@ Plan make_plan(const ModelConfig& config, const Mesh& mesh, bool sp, int rank) {
       row.counts_in_norm = mesh.fsdp > 1 || plan.expert_at.edp == 0;
     else if (plan.at.ring > 0 || plan.at.uly > 0)
       row.counts_in_norm = false;
+    row.tied_over_pp = mesh.pp > 1 && config.tie_word_embeddings && is_embedding(row.name);
+    if (row.tied_over_pp && plan.at.pp > 0) row.counts_in_norm = false;
     plan.rows.push_back(std::move(row));
   }
   return plan;
@@ -106,7 +132,7 @@ Plan make_plan(const ModelConfig& config, const Mesh& mesh, bool sp, int rank) {
 const PlanRow& Plan::row(const std::string& name) const {
   for (const auto& r : rows)
     if (r.name == name) return r;
-  throw RunError("plan: the model has no parameter " + name);
+  throw RunError("plan: this rank has no parameter " + name);
 }
 
 PlanRow& Plan::row(const std::string& name) {
@@ -183,6 +209,13 @@ at::Tensor Plan::tp_part(const PlanRow& row, const at::Tensor& full) const {
 at::Tensor Plan::shard(const PlanRow& row, const at::Tensor& full) const {
   const Range rows_held = shard_range(row, shard_index(row));
   return tp_part(row, full).slice(row.fsdp_dim, rows_held.begin, rows_held.end);
+}
+
+Range Plan::vocabulary() const {
+  for (const char* name : {"model.embed_tokens.weight", "lm_head.weight"})
+    for (const auto& r : rows)
+      if (r.name == name) return tp_ranges(r, at.tp)[0];
+  return cut(vocab_size, mesh.tp, at.tp);
 }
 
 std::vector<int> Plan::kv_replicas() const {

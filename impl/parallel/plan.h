@@ -33,6 +33,7 @@ struct PlanRow {
   bool expert = false;
   TpSum tp_sum = TpSum::none;
   bool sum_over_dp = true;     // gradients of the replicas add up (those of the sharding group always do)
+  bool tied_over_pp = false;   // held by the first and the last stage, whose gradients add up
   bool decays = false;         // weight decay: the full tensor has two or more dimensions
   bool counts_in_norm = true;  // this rank's shard enters the global gradient norm (every element once)
   // Index of the unit this rank holds where key-value heads are replicated: (units, tp, tp index) -> unit.
@@ -44,9 +45,9 @@ struct Plan {
   Mesh mesh;
   RankCoordinate at;
   ExpertCoordinate expert_at;
-  std::vector<PlanRow> rows;  // in parameters_of order
+  std::vector<PlanRow> rows;  // of the parameters this rank's stages hold, in parameters_of order
 
-  // Throws RunError if the model has no such parameter.
+  // Throws RunError if this rank holds no such parameter.
   const PlanRow& row(const std::string& name) const;
   PlanRow& row(const std::string& name);
 
@@ -72,10 +73,13 @@ struct Plan {
   // tp indices that hold the same key-value heads as this rank, ascending (this rank alone where heads are
   // not replicated).
   std::vector<int> kv_replicas() const;
-  std::int64_t num_key_value_heads = 0;
+  // This rank's rows of the vocabulary.
+  Range vocabulary() const;
+  std::int64_t num_key_value_heads = 0, vocab_size = 0;
 };
 
-// The table for one rank. With `sp` the norms see a part of the tokens and their gradients add up over tp.
-Plan make_plan(const ModelConfig& config, const Mesh& mesh, bool sp, int rank);
+// The table for one rank. With flags.sp the norms see a part of the tokens and their gradients add up over
+// tp.
+Plan make_plan(const ModelConfig& config, const Mesh& mesh, const Flags& flags, int rank);
 
 }  // namespace meshparity::impl

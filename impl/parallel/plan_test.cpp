@@ -31,6 +31,12 @@ Mesh mesh(int dp, int fsdp, int tp) {
   return m;
 }
 
+Flags with_sp(bool sp) {
+  Flags flags;
+  flags.sp = sp;
+  return flags;
+}
+
 at::Tensor numbered(const Shape& shape) {
   return at::arange(shape_numel(shape), at::kLong).view(shape);
 }
@@ -44,7 +50,7 @@ TEST_CASE("every parameter has a row and its shards hold every element as often 
       const ModelConfig c = config(moe);
       std::map<std::string, at::Tensor> held, counted;
       for (int rank = 0; rank < m.world(); ++rank) {
-        const Plan plan = make_plan(c, m, false, rank);
+        const Plan plan = make_plan(c, m, Flags{}, rank);
         REQUIRE(plan.rows.size() == parameters_of(c).size());
         for (const auto& row : plan.rows) {
           const at::Tensor shard = plan.shard(row, numbered(row.shape));
@@ -59,7 +65,7 @@ TEST_CASE("every parameter has a row and its shards hold every element as often 
         }
       }
       for (const auto& info : parameters_of(c)) {
-        const Plan plan = make_plan(c, m, false, 0);
+        const Plan plan = make_plan(c, m, Flags{}, 0);
         const PlanRow& row = plan.row(info.name);
         CAPTURE(info.name, m.text());
         const bool kv = row.tp_dim >= 0 && row.tp_blocks[0].replicate && m.tp > c.num_key_value_heads;
@@ -80,7 +86,7 @@ TEST_CASE("experts are whole over ep, cut over etp and edp, and every element is
     REQUIRE(refusal(m, {}, c).empty());
     std::map<std::string, at::Tensor> held, counted;
     for (int rank = 0; rank < m.world(); ++rank) {
-      const Plan plan = make_plan(c, m, false, rank);
+      const Plan plan = make_plan(c, m, Flags{}, rank);
       for (const auto& row : plan.rows) {
         const at::Tensor shard = plan.shard(row, numbered(row.shape)).reshape({-1});
         REQUIRE(shard.numel() == shape_numel(plan.shard_shape(row, plan.shard_index(row))));
@@ -104,7 +110,7 @@ TEST_CASE("experts are whole over ep, cut over etp and edp, and every element is
 
 TEST_CASE("fused q|k|v sections are cut section by section, value heads with their key heads") {
   const ModelConfig c = config(false);
-  const Plan plan = make_plan(c, mesh(1, 1, 4), false, 2);
+  const Plan plan = make_plan(c, mesh(1, 1, 4), Flags{}, 2);
   const PlanRow& row = plan.row("model.layers.0.linear_attn.conv1d.weight");
   const std::vector<Range> want = {{18, 27}, {54, 63}, {96, 108}};
   CHECK((plan.tp_ranges(row, 2) == want));
@@ -116,7 +122,7 @@ TEST_CASE("key-value heads are replicated by blocks of ranks and summed inside t
   const ModelConfig c = config(false);
   std::vector<std::int64_t> heads;
   for (int rank = 0; rank < 6; ++rank) {
-    const Plan plan = make_plan(c, mesh(1, 1, 6), false, rank);
+    const Plan plan = make_plan(c, mesh(1, 1, 6), Flags{}, rank);
     const PlanRow& row = plan.row("model.layers.1.self_attn.k_proj.weight");
     heads.push_back(plan.tp_ranges(row, rank)[0].begin / c.head_dim);
     CHECK(row.tp_sum == TpSum::replicas);
@@ -124,7 +130,7 @@ TEST_CASE("key-value heads are replicated by blocks of ranks and summed inside t
     CHECK(plan.kv_replicas() == (rank < 3 ? std::vector<int>{0, 1, 2} : std::vector<int>{3, 4, 5}));
   }
   CHECK(heads == std::vector<std::int64_t>{0, 0, 0, 1, 1, 1});
-  const Plan few = make_plan(c, mesh(1, 1, 2), false, 1);
+  const Plan few = make_plan(c, mesh(1, 1, 2), Flags{}, 1);
   CHECK(few.row("model.layers.1.self_attn.k_proj.weight").tp_sum == TpSum::none);
   CHECK(few.kv_replicas() == std::vector<int>{1});
 }
@@ -132,7 +138,7 @@ TEST_CASE("key-value heads are replicated by blocks of ranks and summed inside t
 TEST_CASE("norms of the residual stream are summed over tp with sp only, norms over heads always") {
   const ModelConfig c = config(true);
   for (const bool sp : {false, true}) {
-    const Plan plan = make_plan(c, mesh(1, 1, 2), sp, 0);
+    const Plan plan = make_plan(c, mesh(1, 1, 2), with_sp(sp), 0);
     for (const char* name : {"model.norm.weight", "model.layers.0.input_layernorm.weight"})
       CHECK(plan.row(name).tp_sum == (sp ? TpSum::all : TpSum::none));
     for (const char* name :
@@ -145,7 +151,7 @@ TEST_CASE("norms of the residual stream are summed over tp with sp only, norms o
 }
 
 TEST_CASE("a misshapen weight and an unknown parameter are named") {
-  const Plan plan = make_plan(config(false), mesh(1, 1, 1), false, 0);
+  const Plan plan = make_plan(config(false), mesh(1, 1, 1), Flags{}, 0);
   CHECK_THROWS_AS(plan.row("model.nothing"), RunError);
   CHECK_THROWS_WITH(plan.shard(plan.row("model.norm.weight"), numbered({9})),
                     Catch::Contains("model.norm.weight") && Catch::Contains("[9]"));

@@ -4,11 +4,15 @@
 #include <c10/core/AutogradState.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <optional>
+
 #include "harness/types/cut.h"
 #include "harness/types/error.h"
 #include "impl/blocks/decoder.h"
 #include "impl/parallel/data.h"
 #include "impl/parallel/index_tensor.h"
+#include "impl/parallel/pipeline.h"
+#include "impl/parallel/pipeline_messages.h"
 #include "impl/train/loss.h"
 #include "impl/train/optimizer.h"
 
@@ -17,18 +21,23 @@ namespace {
 
 struct Groups {
   std::shared_ptr<Group> tp, kv_replicas, fsdp, replicas, expert_replicas, experts, ep, data, model, ring,
-      uly, cp;
+      uly, cp, everyone, tied;
+  PipelineGroups pipeline;
 };
 
 // Every rank asks for its groups in the same order, as engines over processes need.
 Groups make_groups(Engine& engine, const Plan& plan) {
   const Mesh& mesh = plan.mesh;
   const RankCoordinate at = plan.at;
-  const auto members = [&](auto&& choose) {
+  const auto among_all = [&](auto&& choose) {
     std::vector<int> list;
     for (int rank = 0; rank < mesh.world(); ++rank)
       if (choose(coordinate_of(mesh, rank))) list.push_back(rank);
     return list;
+  };
+  // Of this rank's pipeline stage.
+  const auto members = [&](auto&& choose) {
+    return among_all([&](const RankCoordinate& c) { return c.pp == at.pp && choose(c); });
   };
   const auto same_tp = [&](const RankCoordinate& c) { return c.tp == at.tp; };
   const auto same_ring = [&](const RankCoordinate& c) { return c.ring == at.ring; };
@@ -36,8 +45,9 @@ Groups make_groups(Engine& engine, const Plan& plan) {
   const auto same_cp = [&](const RankCoordinate& c) { return same_ring(c) && same_uly(c); };
   const auto same_data = [&](const RankCoordinate& c) { return c.fsdp == at.fsdp && c.dp == at.dp; };
   const auto same_dp = [&](const RankCoordinate& c) { return c.dp == at.dp; };
+  const auto same_data_and_cp = [&](const RankCoordinate& c) { return same_data(c) && same_cp(c); };
   Groups g;
-  g.tp = engine.group("tp", members([&](const auto& c) { return same_data(c) && same_cp(c); }));
+  g.tp = engine.group("tp", members(same_data_and_cp));
   const std::vector<int> replicas = plan.kv_replicas();
   g.kv_replicas = engine.group("tp.kv", members([&](const auto& c) {
                                  return same_data(c) && same_cp(c) &&
@@ -66,12 +76,22 @@ Groups make_groups(Engine& engine, const Plan& plan) {
                         return same_dp(c) && e.edp == own.edp && e.etp == own.etp;
                       }));
   g.data = engine.group("dp.fsdp.cp", members(same_tp));
-  g.model = engine.group("fsdp.cp.tp", members(same_dp));
+  // Who sees the losses, and who together hold one copy of the model.
+  g.everyone = mesh.pp == 1 ? g.data : engine.group("pp.dp.fsdp.cp", among_all(same_tp));
+  g.model = engine.group(mesh.pp == 1 ? "fsdp.cp.tp" : "pp.fsdp.cp.tp", among_all(same_dp));
   g.cp = engine.group("cp", members([&](const auto& c) { return same_data(c) && same_tp(c); }));
   g.ring =
       engine.group("ring", members([&](const auto& c) { return same_data(c) && same_uly(c) && same_tp(c); }));
   g.uly =
       engine.group("uly", members([&](const auto& c) { return same_data(c) && same_ring(c) && same_tp(c); }));
+  const auto same_place = [&](const RankCoordinate& c) { return same_data_and_cp(c) && same_tp(c); };
+  if (mesh.pp > 1) {
+    g.pipeline = make_pipeline_groups(engine, among_all(same_place));
+    if (at.pp == 0 || at.pp == mesh.pp - 1)
+      g.tied = engine.group("pp.embedding", among_all([&](const RankCoordinate& c) {
+                              return same_place(c) && (c.pp == 0 || c.pp == mesh.pp - 1);
+                            }));
+  }
   return g;
 }
 
@@ -100,11 +120,12 @@ class RankProgram {
  public:
   RankProgram(const RankInputs& inputs, Engine& engine, const Seams& seams, RankOutput& out)
       : inputs_(inputs), out_(out), policy_(policy_index(inputs.loss)) {
-    plan_ = make_plan(inputs.config, inputs.mesh, inputs.flags.sp, engine.rank());
+    plan_ = make_plan(inputs.config, inputs.mesh, inputs.flags, engine.rank());
     if (seams.plan) seams.plan(plan_, inputs.mesh);
     collectives_ = make_collectives(&out.communication, inputs.ordered_reductions);
     if (seams.collectives) collectives_ = seams.collectives(collectives_);
     groups_ = make_groups(engine, plan_);
+    stages_ = stages_of(inputs.mesh, inputs.flags, inputs.config.num_hidden_layers, plan_.at.pp);
     primitives_ = default_primitives();
     offer(seams.primitives, primitives_);
     DtypePolicy dtypes;
@@ -139,8 +160,9 @@ class RankProgram {
                         first ? (inputs_.activations ? "activations/" : "")
                               : (inputs_.trace ? trace + "activations/" : ""));
       if (!backward) break;
-      reduce_gradients(*parameters_, *collectives_,
-                       {groups_.tp, groups_.kv_replicas, groups_.replicas, groups_.expert_replicas});
+      reduce_gradients(
+          *parameters_, *collectives_,
+          {groups_.tp, groups_.kv_replicas, groups_.replicas, groups_.expert_replicas, groups_.tied});
       const bool emit = first && inputs_.gradients;
       if (emit) record_all("grads/", parameters_->gradients());
       if (!first && inputs_.trace) record_all(trace + "grads/", parameters_->gradients());
@@ -199,8 +221,7 @@ class RankProgram {
       }
       micro_batch.input.ids = index_tensor(tokens.ids, inputs_.device);
       micro_batch.input.labels = index_tensor(tokens.labels, inputs_.device);
-      micro_batch.input.vocabulary_begin =
-          plan_.tp_ranges(plan_.row("model.embed_tokens.weight"), plan_.at.tp)[0].begin;
+      micro_batch.input.vocabulary_begin = plan_.vocabulary().begin;
       micro_batch.weights =
           normaliser_.weights(tokens, static_cast<std::int64_t>(m), inputs_.dtype).to(inputs_.device);
       if (replicated_loss())
@@ -220,57 +241,141 @@ class RankProgram {
     }
   }
 
-  // Forward and backward of every micro-batch; gradients accumulate in the parameters. Records what step 1
-  // must show, and activations below `activation_path` unless that is empty.
-  void run_micro_batches(bool emit, bool backward, const std::string& activation_path) {
+  BlockContext context_of(const MicroBatch& micro_batch) {
+    BlockContext context{inputs_.config, primitives_, {}, {}, &micro_batch.packed, {}};
+    context.tp = {collectives_.get(), groups_.tp, sequence_, micro_batch.residual_sizes};
+    context.expert = {collectives_.get(), groups_.ep, inputs_.mesh.expert_tokens_cut()};
+    context.context = {collectives_.get(),
+                       groups_.ring,
+                       groups_.uly,
+                       groups_.cp,
+                       {inputs_.mesh.ring, inputs_.mesh.uly},
+                       inputs_.flags.gdn,
+                       inputs_.flags.attn,
+                       &micro_batch.context};
+    return context;
+  }
+
+  // A micro-batch between its forward and its backward on one stage.
+  struct InFlight {
+    std::unique_ptr<BlockContext> context;  // recomputation runs in it again
+    at::Tensor input;                       // leaf; undefined on the first stage
+    at::Tensor output;                      // the stream handed on; on the last stage the logprobs that count
+  };
+  // What one run over all micro-batches collects, micro-batch after micro-batch.
+  struct Pass {
+    bool emit = false, backward = false;
+    std::string activation_path;
+    std::map<std::pair<int, int>, InFlight> in_flight;  // by chunk and micro-batch
     std::vector<at::Tensor> logits, logprobs;
-    std::vector<std::pair<std::string, std::vector<at::Tensor>>> activations;
-    at::Tensor losses = at::zeros({static_cast<std::int64_t>(kLossPolicies.size())}, options());
-    for (const auto& micro_batch : micro_batches_) {
-      const at::AutoGradMode mode(backward);
-      BlockContext context{inputs_.config, primitives_, {}, {}, &micro_batch.packed, {}};
-      context.tp = {collectives_.get(), groups_.tp, sequence_, micro_batch.residual_sizes};
-      context.expert = {collectives_.get(), groups_.ep, inputs_.mesh.expert_tokens_cut()};
-      context.context = {collectives_.get(),
-                         groups_.ring,
-                         groups_.uly,
-                         groups_.cp,
-                         {inputs_.mesh.ring, inputs_.mesh.uly},
-                         inputs_.flags.gdn,
-                         inputs_.flags.attn,
-                         &micro_batch.context};
-      ActivationHook hook;
-      std::size_t next = 0;
-      if (!activation_path.empty())
-        hook = [&](const std::string& name, const at::Tensor& value) {
-          if (next == activations.size()) activations.push_back({activation_path + name, {}});
-          activations[next++].second.push_back(without_padding(value.detach(), micro_batch.residual_real));
-        };
-      const HeadOutput head = decoder_forward(context, *parameters_, micro_batch.input, hook);
-      if (emit) {
-        const at::NoGradGuard guard;
-        logits.push_back(without_padding(head.logits.detach(), micro_batch.real));
-        logprobs.push_back(without_padding(head.logprobs.detach(), micro_batch.real));
+    std::vector<std::string> activation_order;
+    std::map<std::string, std::vector<at::Tensor>> activations;
+    at::Tensor losses;
+  };
+
+  // Forward and backward of every micro-batch in the schedule's order; gradients accumulate in the
+  // parameters. Records what step 1 must show, and activations below `activation_path` unless that is empty.
+  void run_micro_batches(bool emit, bool backward, const std::string& activation_path) {
+    Pass pass;
+    pass.emit = emit, pass.backward = backward, pass.activation_path = activation_path;
+    pass.losses = at::zeros({static_cast<std::int64_t>(kLossPolicies.size())}, options());
+    const auto schedule =
+        pipeline_schedule(inputs_.mesh, inputs_.flags, plan_.at.pp, static_cast<int>(micro_batches_.size()));
+    out_.most_in_flight = most_in_flight(schedule);
+    for (const PipelineAction& action : schedule) {
+      const auto key = std::pair(action.chunk, action.micro_batch);
+      const PipelineStage& stage = stages_[action.chunk];
+      if (action.forward) {
+        InFlight now = forward(stage, action.micro_batch, pass);
+        if (backward) pass.in_flight.emplace(key, std::move(now));
+      } else if (backward) {
+        backpropagate(stage, action.micro_batch, pass.in_flight.at(key));
+        pass.in_flight.erase(key);
       }
-      // Replicated: every uly rank evaluates the loss of the group's tokens, and each counts for its share.
-      const at::Tensor counted = replicated_loss()
-                                     ? gather_from(*collectives_, *groups_.uly, head.logprobs,
-                                                   micro_batch.context.uly_sizes, 0, "loss.logprobs")
-                                     : head.logprobs;
-      if (emit) losses.sub_(at::mv(micro_batch.weights, counted.detach()) / loss_copies());
-      // A rank without tokens goes through the graph as well: its collectives are the others' too.
-      if (backward)
-        torch::autograd::backward({counted}, {micro_batch.weights.select(0, policy_).neg() / loss_copies()});
     }
-    for (auto& [key, parts] : activations) record(key, at::cat(parts));
-    if (!emit) return;
-    record("logits", at::cat(logits));
-    record("logprobs", at::cat(logprobs));
-    losses = collectives_->all_reduce(*groups_.data, losses, "loss.values");
+    collectives_->finish_sends();
+    for (const auto& name : pass.activation_order)
+      record(activation_path + name, at::cat(pass.activations.at(name)));
+    if (emit) record_results(pass);
+  }
+
+  void record_results(const Pass& pass) {
+    if (stages_.back().last) {
+      record("logits", at::cat(pass.logits));
+      record("logprobs", at::cat(pass.logprobs));
+    }
+    const at::Tensor losses = collectives_->all_reduce(*groups_.everyone, pass.losses, "loss.values");
     for (std::size_t p = 0; p < kLossPolicies.size(); ++p) {
       record(std::string("loss/") + kLossPolicies[p], losses[static_cast<std::int64_t>(p)].clone());
       record(std::string("denominators/") + kLossPolicies[p], normaliser_.denominator(kLossPolicies[p]));
     }
+  }
+
+  InFlight forward(const PipelineStage& stage, int m, Pass& pass) {
+    const MicroBatch& micro_batch = micro_batches_[m];
+    const at::AutoGradMode mode(pass.backward);
+    InFlight now;
+    now.context = std::make_unique<BlockContext>(context_of(micro_batch));
+    ActivationHook hook;
+    if (!pass.activation_path.empty())
+      hook = [&](const std::string& name, const at::Tensor& value) {
+        auto& parts = pass.activations[name];
+        if (parts.empty()) pass.activation_order.push_back(name);
+        parts.push_back(without_padding(value.detach(), micro_batch.residual_real));
+      };
+    std::optional<UnitWeights> embedding;
+    at::Tensor x;
+    if (stage.first) {
+      embedding = parameters_->gather("embed");
+      x = decoder_embed(*now.context, *embedding, micro_batch.input, hook);
+    } else {
+      x = at::empty({micro_batch.residual_sizes[plan_.at.tp], inputs_.config.hidden_size}, options());
+      receive_activation(*collectives_, groups_.pipeline, stage.number, m, x);
+      now.input = x.requires_grad_(pass.backward);
+    }
+    x = decoder_layers(*now.context, *parameters_, stage.layers, x, inputs_.flags.recompute, hook);
+    if (stage.last) {
+      now.output = head(micro_batch, *now.context, embedding, x, hook, pass);
+    } else {
+      send_activation(*collectives_, groups_.pipeline, stage.number, m, x.detach());
+      now.output = x;
+    }
+    return now;
+  }
+
+  // The logprobs that count in the loss of this rank. `embedding`: where this stage has gathered it.
+  at::Tensor head(const MicroBatch& micro_batch, const BlockContext& context,
+                  std::optional<UnitWeights>& embedding, const at::Tensor& x, const ActivationHook& hook,
+                  Pass& pass) {
+    const bool tied = inputs_.config.tie_word_embeddings;
+    const UnitWeights last = parameters_->gather("head");
+    if (tied && !embedding) embedding = parameters_->gather("embed");
+    const HeadOutput out = decoder_head(context, last, tied ? *embedding : last, micro_batch.input, x, hook);
+    // Replicated: every uly rank evaluates the loss of the group's tokens, and each counts for its share.
+    const at::Tensor counted = replicated_loss()
+                                   ? gather_from(*collectives_, *groups_.uly, out.logprobs,
+                                                 micro_batch.context.uly_sizes, 0, "loss.logprobs")
+                                   : out.logprobs;
+    if (pass.emit) {
+      const at::NoGradGuard guard;
+      pass.logits.push_back(without_padding(out.logits.detach(), micro_batch.real));
+      pass.logprobs.push_back(without_padding(out.logprobs.detach(), micro_batch.real));
+      pass.losses.sub_(at::mv(micro_batch.weights, counted.detach()) / loss_copies());
+    }
+    return counted;
+  }
+
+  // A rank without tokens goes through the graph as well: its collectives are the others' too.
+  void backpropagate(const PipelineStage& stage, int m, const InFlight& now) {
+    at::Tensor gradient;
+    if (stage.last) {
+      gradient = micro_batches_[m].weights.select(0, policy_).neg() / loss_copies();
+    } else {
+      gradient = at::empty_like(now.output, at::MemoryFormat::Contiguous);
+      receive_gradient(*collectives_, groups_.pipeline, stage.number, m, gradient);
+    }
+    torch::autograd::backward({now.output}, {gradient});
+    if (!stage.first) send_gradient(*collectives_, groups_.pipeline, stage.number, m, now.input.grad());
   }
 
   const RankInputs& inputs_;
@@ -285,6 +390,7 @@ class RankProgram {
   Normaliser normaliser_;
   std::function<void(ContextEdit&)> edit_context_;
   bool sequence_ = false;  // the residual stream is cut over tp
+  std::vector<PipelineStage> stages_;
   std::vector<MicroBatch> micro_batches_;
 };
 

@@ -49,7 +49,8 @@ struct RankInputs {
 struct RankOutput {
   std::vector<LocalRecord> records;
   std::vector<CommEvent> communication;
-  std::int64_t parameter_bytes = 0;            // stored on this rank between steps
+  std::int64_t parameter_bytes = 0;  // stored on this rank between steps
+  int most_in_flight = 0;            // micro-batches (per chunk) whose activations were kept at once
   std::map<std::string, Shape> stored_shapes;  // local shape of every stored parameter shard
 };
 

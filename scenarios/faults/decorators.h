@@ -39,6 +39,13 @@ class PassOn : public impl::Collectives {
     return inner_->all_to_all(group, x, send, recv, site);
   }
   void barrier(const impl::Group& group, const impl::Site& site) override { inner_->barrier(group, site); }
+  void send(const impl::Group& group, const at::Tensor& x, int to, const impl::Site& site) override {
+    inner_->send(group, x, to, site);
+  }
+  void recv(const impl::Group& group, at::Tensor& x, int from, const impl::Site& site) override {
+    inner_->recv(group, x, from, site);
+  }
+  void finish_sends() override { inner_->finish_sends(); }
 
  protected:
   impl::Collectives& inner() { return *inner_; }
