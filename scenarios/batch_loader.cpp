@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "harness/types/batch_shape.h"
 #include "harness/types/error.h"
 #include "harness/types/generator.h"
 #include "scenarios/fields.h"
@@ -99,6 +100,7 @@ double below_one(const Fields& f, const std::string& key, double fallback) {
 }  // namespace
 
 Batch load_batch(const std::string& name_or_path, const ModelConfig& config) {
+  if (is_batch_shape(name_or_path)) return BatchShape::parse(name_or_path).batch(config.vocab_size);
   const BatchFile source = open(name_or_path);
   const Fields f(source.json, source.path);
   check_keys(f);
@@ -121,6 +123,7 @@ Batch load_batch(const std::string& name_or_path, const ModelConfig& config) {
 }
 
 TrainSpec load_train(const std::string& name_or_path) {
+  if (is_batch_shape(name_or_path)) return {};
   const BatchFile source = open(name_or_path);
   const Fields top(source.json, source.path);
   check_keys(top);

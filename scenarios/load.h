@@ -20,12 +20,15 @@ std::filesystem::path scenarios_dir();
 // A Qwen3.5 config.json text (Hugging Face format; text-only, or the text_config of a multimodal one). Throws
 // InputError naming `file` and the field for a config that is not Qwen3.5's or has a wrong field.
 ModelConfig parse_model_config(const std::string& json, const std::string& file);
-// A name in scenarios/models, a config.json, or a directory that holds one.
+// A name in scenarios/models, a config.json, a directory that holds one, or a shape
+// (harness/types/model_shape.h).
 ModelConfig load_model(const std::string& name_or_path);
 
 // A batch described by TOML (rows of document lengths, micro-batches, mask, seed), its ids drawn from a
-// counter-based generator so that token i is a function of (seed, i). A name in scenarios/batches or a file.
+// counter-based generator so that token i is a function of (seed, i). A name in scenarios/batches, a file, or
+// "tokens:..." (harness/types/batch_shape.h).
 Batch load_batch(const std::string& name_or_path, const ModelConfig& config);
+// The [train] table of a batch; the defaults for "tokens:...".
 TrainSpec load_train(const std::string& name_or_path);
 
 // scenarios/placements.toml resolved for a model: one row per parameter, in parameters_of order.

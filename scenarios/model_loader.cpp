@@ -7,9 +7,11 @@
 #include <filesystem>
 
 #include "harness/types/error.h"
+#include "harness/types/model_shape.h"
 #include "scenarios/fields.h"
 #include "scenarios/load.h"
 #include "scenarios/paths.h"
+#include "scenarios/shape_model.h"
 
 namespace meshparity::scenarios {
 namespace {
@@ -187,6 +189,7 @@ ModelConfig parse_model_config(const std::string& json, const std::string& file)
 
 ModelConfig load_model(const std::string& name_or_path) {
   namespace fs = std::filesystem;
+  if (is_shape(name_or_path)) return parse_model_shape(name_or_path);
   fs::path path = find_scenario(name_or_path, "models", ".json", "model");
   if (fs::is_directory(path)) path /= "config.json";
   ModelConfig config = parse_model_config(read_text(path.string()), path.string());

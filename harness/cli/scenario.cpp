@@ -13,7 +13,9 @@
 #include "harness/cli/bounds.h"
 #include "harness/cli/sweep.h"
 #include "harness/cli/torch_bridge.h"
+#include "harness/types/batch_shape.h"
 #include "harness/types/error.h"
+#include "harness/types/model_shape.h"
 #include "scenarios/initial_weights.h"
 #include "scenarios/load.h"
 
@@ -25,6 +27,7 @@ namespace fs = std::filesystem;
 // Where the golden of a packaged model and batch lies, if there is one.
 std::string packaged_golden(const std::string& model, const std::string& batch) {
   if (model.find('/') != std::string::npos || batch.find('/') != std::string::npos) return "";
+  if (is_shape(model) || is_batch_shape(batch)) return "";
   const fs::path file =
       scenarios::scenarios_dir().parent_path() / "golden" / "data" / (model + "." + batch + ".h5");
   return fs::exists(file) ? file.string() : "";
