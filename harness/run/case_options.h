@@ -20,6 +20,21 @@ struct CaseOptions {
   long long seed = 0;
 };
 
+// One flag of a mesh: its option, its values with the default first, and where it lies in a case. A new flag
+// is a row of flag_options(); expansion, random cases and shrinking then know it.
+struct FlagOption {
+  const char* name;
+  std::vector<std::string> values;
+  std::vector<std::string> CaseOptions::*given;
+  std::string (*get)(const Flags&);
+  void (*set)(Flags&, const std::string&);
+};
+const std::vector<FlagOption>& flag_options();
+
+// The values of a flag that the options ask for, "all" spelled out; its default where they do not say. Throws
+// InputError for an unknown value.
+std::vector<std::string> values_asked(const FlagOption& flag, const CaseOptions& options);
+
 // A combination that was asked for and cannot be run.
 struct Skipped {
   CaseSpec spec;

@@ -10,25 +10,19 @@ namespace {
 
 using Strings = std::vector<std::string>;
 
-// Values of one flag; "all" stands for every value it has.
-Strings flag_values(const char* option, const Strings& given, const Strings& all) {
-  if (given.empty()) return {all.front()};
-  Strings out;
-  for (const auto& value : given) {
-    if (value == "all") {
-      out.insert(out.end(), all.begin(), all.end());
-      continue;
-    }
-    bool known = false;
-    for (const auto& v : all) known |= v == value;
-    if (!known) {
-      std::string list;
-      for (const auto& v : all) list += (list.empty() ? "" : ", ") + v;
-      throw InputError("--" + std::string(option) + " '" + value + "' is unknown: " + list + ", all");
-    }
-    out.push_back(value);
-  }
-  return out;
+// A row of flag_options() for a flag that is a word, and for one that is on or off.
+template <std::string Flags::*field>
+FlagOption word_flag(const char* name, Strings values, Strings CaseOptions::*given) {
+  return {name, std::move(values), given, [](const Flags& f) { return f.*field; },
+          [](Flags& f, const std::string& value) { f.*field = value; }};
+}
+template <bool Flags::*field>
+FlagOption switch_flag(const char* name, Strings CaseOptions::*given) {
+  return {name,
+          {"off", "on"},
+          given,
+          [](const Flags& f) { return std::string(f.*field ? "on" : "off"); },
+          [](Flags& f, const std::string& value) { f.*field = value == "on"; }};
 }
 
 struct MeshItem {
@@ -112,6 +106,41 @@ Strings or_default(const Strings& given, const char* value) {
 
 }  // namespace
 
+const std::vector<FlagOption>& flag_options() {
+  using O = CaseOptions;
+  static const std::vector<FlagOption> table = {
+      switch_flag<&Flags::sp>("sp", &O::sp),
+      word_flag<&Flags::gdn>("gdn", {"state", "heads", "gather", "hybrid"}, &O::gdn),
+      word_flag<&Flags::attn>("attn", {"ring", "gather"}, &O::attn),
+      word_flag<&Flags::layout>("layout", {"contiguous", "zigzag", "zigzag-document"}, &O::layout),
+      word_flag<&Flags::schedule>("schedule", {"1f1b", "gpipe", "interleaved"}, &O::schedule),
+      switch_flag<&Flags::recompute>("recompute", &O::recompute),
+      word_flag<&Flags::pad>("pad", {"none", "left", "right", "document"}, &O::pad),
+  };
+  return table;
+}
+
+std::vector<std::string> values_asked(const FlagOption& flag, const CaseOptions& options) {
+  const Strings& given = options.*flag.given;
+  if (given.empty()) return {flag.values.front()};
+  Strings out;
+  for (const auto& value : given) {
+    if (value == "all") {
+      out.insert(out.end(), flag.values.begin(), flag.values.end());
+      continue;
+    }
+    bool known = false;
+    for (const auto& v : flag.values) known |= v == value;
+    if (!known) {
+      std::string list;
+      for (const auto& v : flag.values) list += (list.empty() ? "" : ", ") + v;
+      throw InputError("--" + std::string(flag.name) + " '" + value + "' is unknown: " + list + ", all");
+    }
+    out.push_back(value);
+  }
+  return out;
+}
+
 Flags canonical_flags(const Mesh& mesh, Flags flags, std::string* why) {
   const Flags plain;
   const auto idle = [&](auto Flags::*field, bool takes_part, const char* what) {
@@ -131,13 +160,8 @@ Flags canonical_flags(const Mesh& mesh, Flags flags, std::string* why) {
 
 Expansion expand(const CaseOptions& o,
                  const std::function<ModelConfig(const std::string&, const std::string&)>& config_of) {
-  const auto sp = flag_values("sp", o.sp, {"off", "on"});
-  const auto gdn = flag_values("gdn", o.gdn, {"state", "heads", "gather", "hybrid"});
-  const auto attn = flag_values("attn", o.attn, {"ring", "gather"});
-  const auto layout = flag_values("layout", o.layout, {"contiguous", "zigzag", "zigzag-document"});
-  const auto schedule = flag_values("schedule", o.schedule, {"1f1b", "gpipe", "interleaved"});
-  const auto recompute = flag_values("recompute", o.recompute, {"off", "on"});
-  const auto pad = flag_values("pad", o.pad, {"none", "left", "right", "document"});
+  std::vector<Strings> flags;
+  for (const auto& flag : flag_options()) flags.push_back(values_asked(flag, o));
   const auto loss_form = or_default(o.loss_form, "sharded");
   check_words("loss-form", loss_form, {"sharded", "replicated"});
   const auto losses = or_default(o.loss, "token_mean");
@@ -168,20 +192,18 @@ Expansion expand(const CaseOptions& o,
     Strings values;
     std::function<void(CaseSpec&, const std::string&)> set;
   };
-  const std::vector<Dimension> dimensions = {
-      {sp, [](CaseSpec& c, const std::string& v) { c.flags.sp = v == "on"; }},
-      {gdn, [](CaseSpec& c, const std::string& v) { c.flags.gdn = v; }},
-      {attn, [](CaseSpec& c, const std::string& v) { c.flags.attn = v; }},
-      {layout, [](CaseSpec& c, const std::string& v) { c.flags.layout = v; }},
-      {schedule, [](CaseSpec& c, const std::string& v) { c.flags.schedule = v; }},
-      {recompute, [](CaseSpec& c, const std::string& v) { c.flags.recompute = v == "on"; }},
-      {pad, [](CaseSpec& c, const std::string& v) { c.flags.pad = v; }},
+  std::vector<Dimension> dimensions;
+  for (std::size_t i = 0; i < flags.size(); ++i)
+    dimensions.push_back(
+        {flags[i], [set = flag_options()[i].set](CaseSpec& c, const std::string& v) { set(c.flags, v); }});
+  const std::vector<Dimension> others = {
       {losses, [](CaseSpec& c, const std::string& v) { c.loss = v; }},
       {loss_form, [](CaseSpec& c, const std::string& v) { c.loss_form = v; }},
       {or_default(o.dtype, "float64"), [](CaseSpec& c, const std::string& v) { c.dtype = case_dtype(v); }},
       {engines, [](CaseSpec& c, const std::string& v) { c.engine = v; }},
       {reduces, [](CaseSpec& c, const std::string& v) { c.reduce = v; }},
   };
+  dimensions.insert(dimensions.end(), others.begin(), others.end());
   const auto for_each_value = [&](CaseSpec spec, const auto& visit) {
     std::vector<std::size_t> digit(dimensions.size(), 0);
     while (true) {
