@@ -35,6 +35,11 @@ std::string plural(std::size_t n, const char* word) {
   return std::to_string(n) + " " + word + (n == 1 ? "" : "s");
 }
 
+// The line that runs the smaller case that fails in the same way.
+std::string shrunk_line(const CaseResult& result) {
+  return result.shrunk.empty() ? "" : labelled("shrunk", "./meshparity run " + result.shrunk);
+}
+
 std::size_t judged(const CaseResult& result) {
   return static_cast<std::size_t>(
       std::count_if(result.checks.begin(), result.checks.end(),
@@ -97,7 +102,7 @@ std::string case_text(const CaseResult& result, std::size_t most) {
     text += labelled("more", plural(bad.size() - most, "tensor") +
                                  " of this case not shown; all: " + rerun_line(result, "", ""));
   }
-  if (!bad.empty()) return text;
+  if (!bad.empty()) return text + shrunk_line(result);
   text = std::string(state_name(result.state)) + " " + result.id + " " + case_words(result);
   text.erase(text.find_last_not_of(' ') + 1);
   if (!result.reason.empty()) text += "  " + one_line(result.reason);
@@ -109,7 +114,7 @@ std::string case_text(const CaseResult& result, std::size_t most) {
               one_line(worst.check->tensor) + ")";
     return text + "\n";
   }
-  return text + "\n" + labelled("rerun", rerun_line(result, "", ""));
+  return text + "\n" + labelled("rerun", rerun_line(result, "", "")) + shrunk_line(result);
 }
 
 std::string verdict_table(const CaseResult& result) {

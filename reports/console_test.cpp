@@ -66,6 +66,33 @@ TEST_CASE("a case that has no verdicts is one greppable line and its re-run") {
         "  rerun   ./meshparity run --model tiny-dense --batch rows --mesh tp4\n");
 }
 
+TEST_CASE("a case that was shrunk ends with the smaller line, wherever it is reported") {
+  const std::string smaller = "--model shape:layers=g --batch tokens:2 --mesh tp2";
+  Run run = mixed_run();
+  CHECK(case_text(run.cases[1]).find("shrunk") == std::string::npos);
+  for (auto& result : run.cases) {
+    if (!is_bad(result.state)) continue;
+    result.shrunk = smaller;
+    const std::string text = case_text(result), end = "\n  shrunk  ./meshparity run " + smaller + "\n";
+    CHECK(text.size() > end.size());
+    CHECK(text.substr(text.size() - end.size()) == end);
+    CHECK(case_from_json(case_to_json(result)).shrunk == smaller);
+  }
+  const std::string junit = to_junit(run), markdown = to_markdown(run);
+  for (const auto* text : {&junit, &markdown}) {
+    const auto first = text->find(smaller);
+    REQUIRE(first != std::string::npos);
+    CHECK(text->find(smaller, first + 1) != std::string::npos);  // the failing case and the one that crashed
+  }
+}
+
+TEST_CASE("random models share one column of the matrix") {
+  Run run = mixed_run();
+  run.cases[0].case_line = "--model shape:layers=g --batch tokens:2 --mesh tp2";
+  run.cases[1].case_line = "--model shape:layers=a --batch tokens:3 --mesh tp2";
+  CHECK(to_markdown(run).find("| mesh | shape:... |") != std::string::npos);
+}
+
 TEST_CASE("every failing check of a case is shown before a second tensor of one") {
   CaseResult result = failing_case();
   result.checks.insert(result.checks.end(), 8, failing_check());

@@ -52,6 +52,7 @@ Json case_json(const CaseResult& c, bool every_tensor) {
   Json j = {
       {"id", c.id}, {"case", c.case_line}, {"state", state_name(c.state)}, {"seconds", number(c.seconds)}};
   if (!c.reason.empty()) j["reason"] = c.reason;
+  if (!c.shrunk.empty()) j["shrunk"] = c.shrunk;
   Json checks = Json::array();
   if (every_tensor) {
     for (const auto& check : c.checks) checks.push_back(check_json(check));
@@ -179,6 +180,7 @@ CaseResult read_case(const Reader& r) {
   c.state = r.state();
   c.seconds = r.number("seconds");
   c.reason = r.text("reason");
+  c.shrunk = r.text("shrunk");
   r.each("checks", [&](const Reader& check) { c.checks.push_back(read_check(check)); });
   return c;
 }

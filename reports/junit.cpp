@@ -82,10 +82,12 @@ void add_case(std::string& out, Tally& tally, const CaseResult& result) {
     seconds = 0;  // the case's time counts once
   }
   // A case without verdicts, or worse than all of them (it crashed, compared nothing, was skipped).
-  if (result.checks.empty() || worse(result.state, worst))
-    add_testcase(
-        out, tally, result, "", result.state, seconds, result.reason,
-        is_bad(result.state) ? result.reason + "\nrerun   " + rerun_line(result, "", "") : result.reason);
+  if (result.checks.empty() || worse(result.state, worst)) {
+    std::string text = result.reason;
+    if (is_bad(result.state)) text += "\nrerun   " + rerun_line(result, "", "");
+    if (!result.shrunk.empty()) text += "\nshrunk  ./meshparity run " + result.shrunk;
+    add_testcase(out, tally, result, "", result.state, seconds, result.reason, text);
+  }
 }
 
 }  // namespace

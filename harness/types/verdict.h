@@ -40,6 +40,7 @@ struct CaseResult {
   State state = State::error;
   double seconds = 0;
   std::string reason;  // for SKIP, ERROR, TIMEOUT
+  std::string shrunk;  // the line of a smaller case that fails in the same way, where one was looked for
   std::vector<CheckResult> checks;
 };
 
