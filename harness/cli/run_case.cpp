@@ -10,6 +10,7 @@
 #include "harness/cli/judge_case.h"
 #include "harness/cli/rank_inputs.h"
 #include "harness/cli/rank_process.h"
+#include "harness/cli/sweep.h"
 #include "harness/cli/torch_bridge.h"
 #include "harness/types/error.h"
 #include "scenarios/faults/fault.h"
@@ -111,8 +112,9 @@ CaseResult run_case(const CaseSpec& spec, const std::string& dump, std::string* 
     if (communication) *communication = communication_table(outputs);
     result.checks = judge_case(spec, *scenario, expected, steps, outputs);
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    explain_case(
-        spec, scenario, [&](const CaseSpec& again) { return run_ranks(again, *scenario); }, result);
+    if (!std::getenv(kNoCausesVariable))
+      explain_case(
+          spec, scenario, [&](const CaseSpec& again) { return run_ranks(again, *scenario); }, result);
     if (!dump.empty()) write_dump(dump, spec, *scenario, outputs);
     result.state = result.checks.empty() ? State::untrusted : State::pass;
     if (result.checks.empty()) result.reason = "no tensor matches --check and --tensor";

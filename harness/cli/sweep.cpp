@@ -95,6 +95,7 @@ std::vector<CaseResult> sweep(const std::vector<CaseSpec>& cases, const SweepOpt
   run::WorkerCommand command;
   command.argv = {fs::read_symlink("/proc/self/exe").string(), "worker"};
   command.environment = {std::string(kSharedFolderVariable) + "=" + shared.path()};
+  if (!options.explain) command.environment.push_back(std::string(kNoCausesVariable) + "=1");
   command.memory_bytes = options.memory_bytes;
   run::Options scheduling;
   scheduling.jobs =

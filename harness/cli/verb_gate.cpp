@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "harness/cli/case_arguments.h"
+#include "harness/cli/random_gate.h"
 #include "harness/cli/sweep.h"
 #include "harness/cli/verb_report.h"
 #include "harness/cli/verbs.h"
@@ -22,30 +23,47 @@
 namespace meshparity::cli {
 namespace {
 
+// So many failing random cases are shrunk: one fault fails many cases, and each search takes up to a minute.
+constexpr std::size_t kMostShrunk = 3;
+
 struct GateOptions {
   run::CaseOptions cases;
   std::string case_file, baseline, history, resume;
   ReportFiles files;
   SweepOptions sweep;
+  int random = 0;
+  double shrink_seconds = run::ShrinkLimits{}.seconds;
   bool json_detail = false, quiet = false, list = false, cover = false;
 };
 
-// One line per case on the way, and on a terminal a last line with the count and the time left.
+// Did something go wrong that a smaller case may show too?
+bool failed(const CaseResult& result) {
+  return result.state == State::fail || result.state == State::invalid || result.state == State::error ||
+         result.state == State::timeout;
+}
+
+// One line per case on the way, and on a terminal a last line with the count and the time left. The blocks of
+// the first `put_off` failing cases are left to whoever shrinks them.
 class Progress {
  public:
-  Progress(std::size_t total, bool quiet)
-      : total_(total), quiet_(quiet), terminal_(::isatty(STDOUT_FILENO)) {}
+  Progress(std::size_t total, bool quiet, std::size_t put_off)
+      : total_(total), put_off_(put_off), quiet_(quiet), terminal_(::isatty(STDOUT_FILENO)) {}
 
   void show(const CaseResult& result) {
     ++done_;
     if (terminal_) std::cout << "\r\033[K";
     const bool bad =
         result.state != State::pass && result.state != State::waived && result.state != State::skip;
-    if (bad) std::cout << reports::case_text(result);
+    const bool later = failed(result) && put_off_ > later_.size();
+    if (later) later_.insert(result.case_line);
+    if (later) std::cout << state_name(result.state) << " " << result.id << ": to be shrunk\n";
+    if (bad && !later) std::cout << reports::case_text(result);
     if (!bad && !quiet_) std::cout << line(result) << "\n";
     if (terminal_) std::cout << bar();
     std::cout << std::flush;
   }
+  // Lines of the cases whose blocks were not shown.
+  const std::set<std::string>& put_off() const { return later_; }
   void finish() const {
     if (terminal_) std::cout << "\r\033[K";
   }
@@ -72,7 +90,8 @@ class Progress {
     return text;
   }
 
-  std::size_t total_, done_ = 0;
+  std::size_t total_, done_ = 0, put_off_;
+  std::set<std::string> later_;
   bool quiet_, terminal_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
@@ -110,11 +129,35 @@ std::set<std::string> known_failures(const std::string& path) {
   return known;
 }
 
+run::Expansion cases_of(const GateOptions& o, bool have_case_options) {
+  if (o.random && o.cover)
+    throw InputError("--random and --cover exclude each other: random cases share no mesh");
+  if (o.random) return random_cases(o.cases, o.random);
+  return have_case_options ? expand_cases(o.cases)
+                           : expand_case_file(o.case_file.empty() ? "ci" : o.case_file);
+}
+
+// These failing cases get a smaller case that fails in the same way, and are shown with it.
+void shrink_failures(std::vector<CaseResult>& results, const std::vector<CaseSpec>& cases,
+                     const std::set<std::string>& lines, const GateOptions& o) {
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (!lines.count(results[i].case_line)) continue;
+    run::ShrinkLimits limits;
+    limits.seconds = o.shrink_seconds;
+    const run::Shrunk smallest = shrink_case(cases[i], results[i], o.sweep, limits);
+    results[i].shrunk = smallest.spec.line();
+    std::cout << reports::case_text(results[i]) << "  " << smallest.trials << " smaller cases tried"
+              << (smallest.minimal ? "; none that is one step smaller fails like it"
+                                   : "; the limit of time or trials ended it")
+              << "\n"
+              << std::flush;
+  }
+}
+
 int gate(const GateOptions& o, bool have_case_options, const std::string& command) {
   if (!o.case_file.empty() && have_case_options)
     throw InputError("--cases and case options exclude each other: put the options into the file's lines");
-  auto expansion =
-      have_case_options ? expand_cases(o.cases) : expand_case_file(o.case_file.empty() ? "ci" : o.case_file);
+  auto expansion = cases_of(o, have_case_options);
   if (o.cover) {
     const std::size_t all = expansion.cases.size();
     const auto impossible = run::impossible_pairs(expansion.cases, config_of);
@@ -160,18 +203,21 @@ int gate(const GateOptions& o, bool have_case_options, const std::string& comman
         if (c.state == State::pass && c.case_line == spec.line()) run.cases.push_back(c);
     todo = rest;
   }
-  Progress progress(todo.size(), o.quiet);
-  if (!o.quiet)
+  Progress progress(todo.size(), o.quiet, o.random && o.shrink_seconds > 0 ? kMostShrunk : 0);
+  if (!o.quiet && o.random)
+    std::cout << "gate: " << todo.size() << " random cases of seed " << o.cases.seed
+              << "; each is judged against the live reference" << std::endl;
+  if (!o.quiet && !o.random)
     std::cout << "gate: " << todo.size() << " cases, float64 first; each is judged against its golden"
               << std::endl;
-  for (auto& result : sweep(todo, o.sweep, [&](CaseResult result) {
-         waive(result, known);
-         progress.show(result);
-       })) {
+  auto results = sweep(todo, o.sweep, [&](CaseResult result) {
     waive(result, known);
-    run.cases.push_back(std::move(result));
-  }
+    progress.show(result);
+  });
   progress.finish();
+  for (auto& result : results) waive(result, known);
+  if (o.random) shrink_failures(results, todo, progress.put_off(), o);
+  for (auto& result : results) run.cases.push_back(std::move(result));
   for (const auto& skip : expansion.skipped) {
     CaseResult result;
     result.case_line = skip.spec.line(), result.id = case_id(result.case_line);
@@ -197,6 +243,17 @@ void add_gate(CLI::App& app, Chosen& chosen) {
       "gate", "Run cases, judge them against goldens, report (default: scenarios/ci.cases)");
   add_case_arguments(*verb, options->cases);
   verb->add_option("--cases", options->case_file, "file of case lines, or its name in scenarios/")
+      ->group("Running");
+  verb->add_option(
+          "--random", options->random,
+          "that many random models, batches, meshes and flags, drawn from --seed; what the other options "
+          "say restricts the draw, and a failing case is shrunk")
+      ->check(CLI::Range(1, 1000000))
+      ->group("Cases");
+  verb->add_option("--shrink", options->shrink_seconds,
+                   "seconds to look for a smaller case for each of the first failing random cases (default "
+                   "60; 0: none)")
+      ->check(CLI::Range(0.0, 86400.0))
       ->group("Running");
   verb->set_config("--config", "", "TOML file with any of these options")->group("Running");
   verb->add_option("--jobs", options->sweep.jobs, "worker processes (default: one per core)")
