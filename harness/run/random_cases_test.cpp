@@ -60,6 +60,12 @@ TEST_CASE("the first 500 random cases meet every value that this version takes")
     }
   for (const char* value : {
 
+           "pp=2",
+           "ep=2",
+           "etp=1",
+           "schedule=gpipe",
+           "schedule=interleaved",
+           "recompute=on",
            "sp=on",
            "sp=off",
            "gdn=state",

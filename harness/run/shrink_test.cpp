@@ -12,10 +12,12 @@ namespace meshparity::run::shrink_test {
 
 ModelConfig config_of(const std::string& model, const std::string&) {
   ModelConfig c;
+  c.num_hidden_layers = 5;
   c.num_attention_heads = 8, c.num_key_value_heads = 2, c.linear_num_key_heads = 4,
   c.linear_num_value_heads = 12;
   if (!is_shape(model)) return c;
   const ModelShape s = ModelShape::parse(model);
+  c.num_hidden_layers = static_cast<std::int64_t>(s.layers.size());
   c.num_attention_heads = s.heads, c.num_key_value_heads = s.kv_heads;
   c.linear_num_key_heads = s.gdn_key_heads, c.linear_num_value_heads = s.gdn_value_heads;
   c.num_experts = s.experts;
