@@ -21,7 +21,7 @@ std::vector<std::int64_t> divisors(std::int64_t n) {
 }
 
 std::string random_layers(Draw& draw) {
-  const auto count = draw.of({1, 1, 2, 2, 3, 3, 4, 4, 5, 6});
+  const auto count = draw.of({1, 1, 2, 2, 3, 4, 4, 5, 6, 6});
   const bool periodic = draw.percent(50);
   const auto period = draw.between(1, 4);
   std::string layers;
@@ -46,19 +46,22 @@ RowShape random_row(Draw& draw) {
 }
 
 // First how many ranks, so that sizes with few meshes occur as often, then which mesh: one of a single axis,
-// which are few and test that axis hardest, or any; of three the one with more context parallelism, which has
-// the most ways to be wrong.
+// which are few and test that axis hardest, or of nine the one with more context axes, which have the most
+// ways to be wrong together, or now and then one with a pipeline.
 Mesh random_mesh(Draw& draw) {
   const auto world = draw.of({1, 2, 2, 3, 3, 4, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 8});
   auto meshes = enumerate_meshes(static_cast<int>(world));
-  if (draw.percent(45)) {
+  if (draw.percent(48)) {
     std::erase_if(meshes, [](const Mesh& mesh) { return mesh.text().find('.') != std::string::npos; });
     return draw.of(meshes);
   }
-  const auto context_axes = [](const Mesh& mesh) { return (mesh.ring > 1) + (mesh.uly > 1); };
+  const bool pipeline = draw.percent(30);
+  const auto wanted = [&](const Mesh& mesh) {
+    return pipeline ? mesh.pp > 1 : 2 * (mesh.ring > 1 && mesh.uly > 1) + (mesh.cp() > 1);
+  };
   Mesh best = draw.of(meshes);
-  for (int i = 0; i < 2; ++i)
-    if (const Mesh other = draw.of(meshes); context_axes(other) > context_axes(best)) best = other;
+  for (int i = 0; i < 8; ++i)
+    if (const Mesh other = draw.of(meshes); wanted(other) > wanted(best)) best = other;
   return best;
 }
 
