@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "harness/cli/bounds.h"
+#include "harness/cli/condition.h"
 #include "harness/cli/torch_bridge.h"
 #include "harness/layout/layout.h"
 #include "harness/layout/placement_check.h"
@@ -103,11 +104,13 @@ tolerance::Context context_of(const CaseSpec& spec, const Scenario& scenario, co
   return context;
 }
 
-std::vector<CheckResult> judge_case(const CaseSpec& spec, const Scenario& scenario, const Expected& expected,
-                                    int steps, const std::vector<impl::RankOutput>& outputs) {
+namespace {
+
+std::vector<CheckResult> judge_with(const tolerance::Context& context, const CaseSpec& spec,
+                                    const Scenario& scenario, const Expected& expected, int steps,
+                                    const std::vector<impl::RankOutput>& outputs) {
   static const tolerance::Policy policy = scenarios::load_tolerance();
   const layout::LayoutMap map(scenario.config, spec.mesh, spec.flags, scenario.batch, scenario.placements);
-  const tolerance::Context context = context_of(spec, scenario, expected);
   const RankTensors tensors = by_key(outputs);
 
   std::vector<CheckResult> results;
@@ -172,6 +175,34 @@ std::vector<CheckResult> judge_case(const CaseSpec& spec, const Scenario& scenar
       results.push_back(result);
     }
   return results;
+}
+
+// The rows' bounds rest on the condition of the packaged models. Where another scenario fails by so little
+// that a larger condition could explain it, that condition decides.
+bool condition_could_explain(const CaseSpec& spec, const Scenario& scenario,
+                             const std::vector<CheckResult>& results) {
+  if (!scenario.golden_file.empty() || spec.dtype != DType::float64) return false;
+  bool failed = false;
+  for (const auto& r : results) {
+    if (r.state == State::pass) continue;
+    const bool rounding = r.check == "logits" || r.check == "logprobs" || r.check == "loss" ||
+                          r.check == "grads" || r.check == "grad_norm" || r.check == "weights";
+    if (!rounding || r.state != State::fail || r.bound_used * 1e-11 > tolerance::kLargestRelative)
+      return false;
+    failed = true;
+  }
+  return failed;
+}
+
+}  // namespace
+
+std::vector<CheckResult> judge_case(const CaseSpec& spec, const Scenario& scenario, const Expected& expected,
+                                    int steps, const std::vector<impl::RankOutput>& outputs) {
+  tolerance::Context context = context_of(spec, scenario, expected);
+  auto results = judge_with(context, spec, scenario, expected, steps, outputs);
+  if (!condition_could_explain(spec, scenario, results)) return results;
+  context.conditions = measured_conditions(scenario, spec);
+  return judge_with(context, spec, scenario, expected, steps, outputs);
 }
 
 std::map<std::string, HostTensor> gather_case(const CaseSpec& spec, const Scenario& scenario,

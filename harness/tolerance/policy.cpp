@@ -57,9 +57,12 @@ const Row& row_of(const Policy& policy, const std::string& name) {
   return found->second;
 }
 
-double relative_of(const Row& row, const Context& context) {
-  if (row.condition <= 0) return row.relative;
-  return row.condition * unit_roundoff(context.dtype) * rounding_growth(context.config, context.tokens);
+double relative_of(const Row& row, const std::string& check, const Context& context) {
+  const double growth = unit_roundoff(context.dtype) * rounding_growth(context.config, context.tokens);
+  const double relative = row.condition > 0 ? row.condition * growth : row.relative;
+  const auto measured = context.conditions.find(check);
+  if (measured == context.conditions.end() || context.dtype != DType::float64) return relative;
+  return std::max(relative, std::min(measured->second * growth, kLargestRelative));
 }
 
 bool of_last_layer(const Context& context) {
@@ -119,7 +122,7 @@ Limits limits(const Policy& policy, const std::string& check, const Context& con
   Limits l;
   l.row = row_name(check, context.dtype);
   const Row& row = row_of(policy, l.row);
-  const double relative = relative_of(row, context);
+  const double relative = relative_of(row, check, context);
   const Size size = size_of(want);
   double norm_scale = size.norm, element_scale = size.largest;
   if (check == "grads") {
@@ -150,7 +153,7 @@ Limits weight_limits(const Policy& policy, const Context& context, const TensorV
   l.row = row_name("weights", context.dtype);
   const Row& row = row_of(policy, l.row);
   const Row& grads = row_of(policy, row_name("grads", context.dtype));
-  const double grads_relative = relative_of(grads, context);
+  const double grads_relative = relative_of(grads, "grads", context);
   const TrainSpec& t = context.train;
   const Size weight = size_of(want);
   const Size gradient = want_grad ? size_of(*want_grad) : Size{context.grad_norm, context.grad_norm, 0};

@@ -4,6 +4,7 @@
 // in policy.cpp where its scale is not simply the tensor's own norm.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,13 @@ struct Context {
   // The side that is judged computes every document alone, so a token on which no loss depends has gradients
   // of exactly zero at every layer. False for code of unknown origin (docs/decisions/0003-idle-experts.md).
   bool documents_alone = true;
+  // Measured conditions of this scenario by check, where it has no golden (docs/tolerance.md, Other
+  // scenarios). They can widen a row up to kLargestRelative, never narrow it.
+  std::map<std::string, double> conditions;
 };
+
+// No float64 bound is wider than this, whatever the condition: what is wrong shows from here on.
+inline constexpr double kLargestRelative = 1e-9;
 
 // The two numbers of compare::Bound without depending on it: cli turns one into the other, field by field.
 struct Limits {

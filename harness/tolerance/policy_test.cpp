@@ -53,6 +53,30 @@ TEST_CASE("a small gradient is judged on the scale of the whole") {
   CHECK(large.norm == Approx(1e-11 * 0.5).epsilon(1e-12));
 }
 
+TEST_CASE("a measured condition widens a row by its derivation, never narrows it, never beyond 1e-9") {
+  Context c = context();
+  c.config.hidden_size = 400, c.config.num_hidden_layers = 5;  // sqrt(K) = 20
+  const auto grads = [&](double condition) {
+    c.conditions["grads"] = condition;
+    return limits(policy(), "grads", c, doubles({3, 4}).view()).norm;
+  };
+  CHECK(grads(10) == Approx(5e-11).epsilon(1e-12));
+  CHECK(grads(1e5) == Approx(5 * 1e5 * 0x1p-53 * 20).epsilon(1e-12));
+  CHECK(grads(1e12) == Approx(5e-9).epsilon(1e-12));
+  // Of its own check and of float64 alone; weights carry the gradient's.
+  CHECK(limits(policy(), "logits", c, doubles({3, 4}).view()).norm == Approx(5e-12).epsilon(1e-12));
+  c.step = 1;
+  const HostTensor want = doubles({1, 1}), grad = doubles({0.3, 0.4});
+  const TensorView grad_view = grad.view();
+  const double carried = weight_limits(policy(), c, want.view(), &grad_view).norm;
+  c.conditions.clear();
+  CHECK(carried > weight_limits(policy(), c, want.view(), &grad_view).norm);
+  c.conditions["grads"] = 1e9, c.dtype = DType::float32;
+  const double wide = limits(policy(), "grads", c, doubles({3, 4}).view()).norm;
+  c.conditions.clear();
+  CHECK(wide == limits(policy(), "grads", c, doubles({3, 4}).view()).norm);
+}
+
 TEST_CASE("no element's bound exceeds the cap") {
   const HostTensor want = HostTensor::from(DType::float64, {std::int64_t{1} << 16},
                                            std::vector<double>(std::size_t{1} << 16, 0.5));
