@@ -13,7 +13,8 @@ void add_case_arguments(CLI::App& app, run::CaseOptions& o) {
   const auto list = [&](const char* name, std::vector<std::string>& values, const char* help) {
     app.add_option(name, values, help)->delimiter(',')->group("Cases");
   };
-  list("--model", o.model, "tiny-dense, tiny-moe, a config.json, a Hugging Face directory, or shape:layers=ga:heads=4/2");
+  list("--model", o.model,
+       "tiny-dense, tiny-moe, a config.json, a Hugging Face directory, or shape:layers=ga:heads=4/2");
   list("--batch", o.batch, "single, packed-odd, rows, boundaries, a batch TOML, or tokens:5+1/3//7:mask=40");
   list("--golden", o.golden, "golden file(s), instead of --model and --batch");
   list("--mesh", o.mesh, "tp2.fsdp2, a comma list, world=8, world<=8");
@@ -65,7 +66,14 @@ ModelConfig config_of(const std::string& model, const std::string& golden) {
   return scenarios::parse_model_config(store.strings.at("config"), golden);
 }
 
+void require_batches(const run::CaseOptions& options) {
+  if (options.batch.empty()) return;
+  const ModelConfig config = config_of(options.model.empty() ? "tiny-dense" : options.model.front(), "");
+  for (const auto& batch : options.batch) scenarios::load_batch(batch, config);
+}
+
 run::Expansion expand_cases(const run::CaseOptions& options) {
+  require_batches(options);
   return run::expand(options, config_of);
 }
 

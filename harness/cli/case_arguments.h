@@ -19,6 +19,9 @@ run::CaseOptions parse_case_line(const std::string& line);
 // The model of a case: a golden's own /config where one is given, else the model named.
 ModelConfig config_of(const std::string& model, const std::string& golden);
 
+// Throws InputError for a batch that is neither packaged, nor a file, nor a text that can be one.
+void require_batches(const run::CaseOptions& options);
+
 // Expands with the model loader behind it (a golden's own /config where one is given).
 run::Expansion expand_cases(const run::CaseOptions& options);
 

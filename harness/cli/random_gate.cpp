@@ -24,6 +24,7 @@ std::set<std::string> failing_checks(const CaseResult& result) {
 
 run::Expansion random_cases(const run::CaseOptions& options, int count) {
   if (options.seed < 0) throw InputError("--seed must not be negative, is " + std::to_string(options.seed));
+  require_batches(options);
   run::Expansion expansion;
   std::set<std::string> lines;
   for (int i = 0; i < count; ++i) {
