@@ -11,7 +11,8 @@ namespace meshparity::cli {
 
 // Condition by check (logits, logprobs, loss, grads, grad_norm): relative change of what the reference
 // computes, divided by that of its weights, the largest of several random perturbations. Norms as in
-// docs/tolerance.md#condition. Runs the reference; the last scenario's is kept.
+// docs/tolerance.md#condition. Weights after steps, as "weights/step<k>/<name>": absolute change of the
+// tensor's norm per relative change. Runs the reference; the last scenario's is kept.
 const std::map<std::string, double>& measured_conditions(const Scenario& scenario, const CaseSpec& spec);
 
 }  // namespace meshparity::cli

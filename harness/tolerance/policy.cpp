@@ -180,6 +180,12 @@ Limits weight_limits(const Policy& policy, const Context& context, const TensorV
     carried += t.lr * std::min(2 * kappa, sensitivity);
   }
   const double roundings = context.step * row.relative;
+  // Where steps of this scenario were measured: a step amplifies the differences of the one before.
+  const auto measured =
+      context.conditions.find("weights/step" + std::to_string(context.step) + "/" + context.tensor);
+  if (measured != context.conditions.end() && context.dtype == DType::float64)
+    carried = std::max(carried, measured->second * unit_roundoff(context.dtype) *
+                                    rounding_growth(context.config, context.tokens));
   // Vectors act beside 1: a norm multiplies by 1 + w, decay takes exp(A_log) and softplus(a + dt_bias).
   const double scale_of_cap = decays(want.shape) ? weight.largest : std::max(weight.largest, 1.0);
   l.norm = capped(carried + roundings * weight.norm, row.cap, scale_of_cap);

@@ -30,7 +30,8 @@ struct Context {
   // of exactly zero at every layer. False for code of unknown origin (docs/decisions/0003-idle-experts.md).
   bool documents_alone = true;
   // Measured conditions of this scenario by check, where it has no golden (docs/tolerance.md, Other
-  // scenarios). They can widen a row up to kLargestRelative, never narrow it.
+  // scenarios). They can widen a row up to kLargestRelative, never narrow it. "weights/step<k>/<name>":
+  // absolute, see harness/cli/condition.h.
   std::map<std::string, double> conditions;
 };
 
