@@ -17,9 +17,10 @@ at::Tensor attend_over_context(const BlockContext& context, const at::Tensor& q,
   if (ulysses > 1) {
     Tensors columns;
     for (int u = 0; u < ulysses; ++u) {
-      std::vector<std::int64_t> list = head_columns(q_width / d, d, 0, ulysses, u);
+      const auto& heads = context.primitives.head_columns;
+      std::vector<std::int64_t> list = heads(q_width / d, d, 0, ulysses, u);
       for (const std::int64_t offset : {q_width, q_width + kv_width})
-        for (const std::int64_t c : head_columns(kv_width / d, d, offset, ulysses, u)) list.push_back(c);
+        for (const std::int64_t c : heads(kv_width / d, d, offset, ulysses, u)) list.push_back(c);
       columns.push_back(index_tensor(list, all.device()));
     }
     all = scatter_columns(*cp.collectives, *cp.uly, all, columns, t.attention_tokens, site + ".ulysses_in");
@@ -31,7 +32,8 @@ at::Tensor attend_over_context(const BlockContext& context, const at::Tensor& q,
   if (ring == 1)
     o = context.primitives.attention(oq, ok, ov, t.whole_stream, d);
   else if (cp.attn == "ring")
-    o = ring_attention(*cp.collectives, *cp.ring, oq, ok, ov, t.ring, d, site + ".ring");
+    o = ring_attention(*cp.collectives, *cp.ring, context.primitives.ring, oq, ok, ov, t.ring, d,
+                       site + ".ring");
   else
     o = gathered_attention(*cp.collectives, *cp.ring, oq, ok, ov, t.ring_sizes, t.gather_bias, d,
                            site + ".gather");

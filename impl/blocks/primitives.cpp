@@ -9,6 +9,7 @@
 #include "impl/blocks/linear.h"
 #include "impl/blocks/rms_norm.h"
 #include "impl/blocks/rope.h"
+#include "impl/parallel/context_ulysses.h"
 
 namespace meshparity::impl {
 
@@ -25,6 +26,7 @@ Primitives aten_primitives() {
   p.split_query_gate = split_query_gate;
   p.rope = rope;
   p.attention = attention;
+  p.head_columns = head_columns;
   p.short_conv = short_conv;
   p.delta_gates = delta_gates;
   p.delta_rule = delta_rule;

@@ -9,6 +9,7 @@
 #include "impl/blocks/experts.h"
 #include "impl/blocks/packed_tokens.h"
 #include "impl/parallel/context_state.h"
+#include "impl/parallel/partial_attention.h"
 
 namespace meshparity::impl {
 
@@ -33,6 +34,12 @@ struct Primitives {
   Entry<Tensor(const Tensor& q, const Tensor& k, const Tensor& v, const PackedTokens& tokens,
                std::int64_t head_dim)>
       attention;
+  // context_ulysses.h: the columns that softmax attention sends to each Ulysses rank
+  Entry<std::vector<std::int64_t>(std::int64_t heads, std::int64_t width, std::int64_t offset, int ranks,
+                                  int index)>
+      head_columns;
+  // partial_attention.h: one step of ring attention
+  RingKernels ring;
   // conv.h, delta_rule.h
   Entry<Tensors(const Tensor& u, const Tensor& weight, const PackedTokens& tokens, std::int64_t split)>
       short_conv;

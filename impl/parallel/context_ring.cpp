@@ -23,13 +23,6 @@ at::Tensor some(const at::Tensor& x, bool all, const at::Tensor& rows) {
   return all ? x : x.index_select(2, rows);
 }
 
-// Scores of a step [Hkv, g, queries, keys]; q is scaled already.
-at::Tensor scores_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& bias) {
-  at::Tensor scores = at::matmul(q, k.transpose(2, 3));
-  if (bias.defined()) scores.add_(bias);
-  return scores;
-}
-
 // The next rank's rows, while ours go on: one hop around the ring.
 at::Tensor hop(Collectives& c, const Group& ring, const at::Tensor& x, std::int64_t arriving,
                const Site& site) {
@@ -59,9 +52,9 @@ std::vector<bool> front_of(const ContextStream& stream, ContextOrder order, Cont
   return front;
 }
 
-struct Saved {
-  at::Tensor q, o, lse;  // [Hkv, g, T, d] (q scaled), [Hkv, g, T, d], [Hkv, g, T]
-};
+PartialAttention some(const PartialAttention& x, const RingStep& step) {
+  return {some(x.o, step.all_queries, step.queries), some(x.lse, step.all_queries, step.queries)};
+}
 
 // Visits every source's keys and values in the order of the steps; `use(step, kv)` sees [keys, 2*Hkv*d + x]
 // and may return what travels on in its place (same shape) or an undefined tensor.
@@ -138,83 +131,68 @@ RingTables make_ring_tables(const ContextStream& stream, ContextOrder order, Con
   return tables;
 }
 
-at::Tensor ring_attention(Collectives& collectives, const Group& ring, const at::Tensor& q,
-                          const at::Tensor& k, const at::Tensor& v, const RingTables& tables,
-                          std::int64_t head_dim, const Site& site) {
+at::Tensor ring_attention(Collectives& collectives, const Group& ring, const RingKernels& kernels,
+                          const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                          const RingTables& tables, std::int64_t head_dim, const Site& site) {
   const std::int64_t d = head_dim, kv_heads = k.size(1) / d, width = kv_heads * d;
   const double scale = 1.0 / std::sqrt(static_cast<double>(d));
   Collectives* const c = &collectives;
   const Group* const g = &ring;
-  Saved saved;
-  at::Tensor y;
+  at::Tensor scaled, y;
+  PartialAttention whole;
+  // Columns [part] of what travels, by head, of the keys that meet the step's queries.
+  const auto keys_of = [=](const RingStep& step, const at::Tensor& moving, std::int64_t part) {
+    return some(by_head(moving.slice(1, part * width, (part + 1) * width), kv_heads, d), step.all_keys,
+                step.keys);
+  };
   {
     const BelowAutograd guard;
-    saved.q = by_head(q, kv_heads, d).mul_(scale);
-    saved.o = at::zeros_like(saved.q);
-    saved.lse = at::full(saved.q.sizes().slice(0, 3), -std::numeric_limits<double>::infinity(), q.options());
+    scaled = by_head(q, kv_heads, d).mul_(scale);
     around(
         collectives, ring, at::cat({k, v}, 1), tables, site, /*home=*/false,
         [&](const RingStep& step, const at::Tensor& kv) {
           if (step.empty) return at::Tensor();
-          const at::Tensor ks = some(by_head(kv.slice(1, 0, width), kv_heads, d), step.all_keys, step.keys);
-          const at::Tensor vs = some(by_head(kv.slice(1, width), kv_heads, d), step.all_keys, step.keys);
-          const at::Tensor scores = scores_of(some(saved.q, step.all_queries, step.queries), ks, step.bias);
-          const at::Tensor before = some(saved.lse, step.all_queries, step.queries);
-          const at::Tensor after = at::logaddexp(before, at::logsumexp(scores, {3}));
-          // exp(scores - after) needs no division and no guard: a query that sees no key here adds zero.
-          const at::Tensor part = at::matmul((scores - after.unsqueeze(3)).exp_(), vs);
-          const at::Tensor out = some(saved.o, step.all_queries, step.queries)
-                                     .mul((before - after).exp_().unsqueeze(3))
-                                     .add_(part);
+          const PartialAttention part = kernels.part(some(scaled, step.all_queries, step.queries),
+                                                     keys_of(step, kv, 0), keys_of(step, kv, 1), step.bias);
+          // Own keys come first, and every query sees itself.
+          const PartialAttention merged = whole.o.defined() ? kernels.merge(some(whole, step), part) : part;
           if (step.all_queries) {
-            saved.o = out, saved.lse = after;
+            whole = merged;
           } else {
-            saved.o.index_copy_(2, step.queries, out);
-            saved.lse.index_copy_(2, step.queries, after);
+            whole.o.index_copy_(2, step.queries, merged.o);
+            whole.lse.index_copy_(2, step.queries, merged.lse);
           }
           return at::Tensor();
         });
-    y = by_token(saved.o);
+    if (!whole.o.defined()) whole = {at::zeros_like(scaled), scaled.new_zeros(scaled.sizes().slice(0, 3))};
+    y = by_token(whole.o);
   }
   const RingTables* const t = &tables;
   return attach("ring_attention", {q, k, v}, {y}, [=](const Tensors& grads) {
     const at::Tensor dout = by_head(grads[0].contiguous(), kv_heads, d);
-    const at::Tensor delta = (dout * saved.o).sum(3);
-    at::Tensor dq = at::zeros_like(saved.q);
+    at::Tensor dq = at::zeros_like(scaled);
     const at::Tensor own = at::cat({k, v, at::zeros_like(k), at::zeros_like(v)}, 1);
-    const at::Tensor home = around(
-        *c, *g, own, *t, site + ":backward", /*home=*/true,
-        [&](const RingStep& step, const at::Tensor& moving) {
-          if (step.empty) return at::Tensor();
-          const auto part = [&](std::int64_t i) {
-            return some(by_head(moving.slice(1, i * width, (i + 1) * width), kv_heads, d), step.all_keys,
-                        step.keys);
-          };
-          const at::Tensor ks = part(0), vs = part(1);
-          const at::Tensor qs = some(saved.q, step.all_queries, step.queries);
-          const at::Tensor dos = some(dout, step.all_queries, step.queries);
-          const at::Tensor p =
-              (scores_of(qs, ks, step.bias) - some(saved.lse, step.all_queries, step.queries).unsqueeze(3))
-                  .exp_();
-          const at::Tensor ds = p * (at::matmul(dos, vs.transpose(2, 3)) -
-                                     some(delta, step.all_queries, step.queries).unsqueeze(3));
-          const at::Tensor dqs = at::matmul(ds, ks);
-          if (step.all_queries)
-            dq.add_(dqs);
-          else
-            dq.index_add_(2, step.queries, dqs);
-          // Summed over the query heads of a key-value head.
-          const at::Tensor dk = by_token(at::matmul(ds.transpose(2, 3), qs).sum(1, true));
-          const at::Tensor dv = by_token(at::matmul(p.transpose(2, 3), dos).sum(1, true));
-          const at::Tensor add = at::cat({dk, dv}, 1);
-          at::Tensor out = moving.clone();
-          at::Tensor sums = out.slice(1, 2 * width);
-          if (step.all_keys)
-            sums.add_(add);
-          else
-            sums.index_add_(0, step.keys, add);
-          return out;
-        });
+    const at::Tensor home =
+        around(*c, *g, own, *t, site + ":backward", /*home=*/true,
+               [&](const RingStep& step, const at::Tensor& moving) {
+                 if (step.empty) return at::Tensor();
+                 const Tensors d_part =
+                     kernels.part_backward(some(scaled, step.all_queries, step.queries),
+                                           keys_of(step, moving, 0), keys_of(step, moving, 1), step.bias,
+                                           some(whole, step), some(dout, step.all_queries, step.queries));
+                 if (step.all_queries)
+                   dq.add_(d_part[0]);
+                 else
+                   dq.index_add_(2, step.queries, d_part[0]);
+                 const at::Tensor add = at::cat({by_token(d_part[1]), by_token(d_part[2])}, 1);
+                 at::Tensor out = moving.clone();
+                 at::Tensor sums = out.slice(1, 2 * width);
+                 if (step.all_keys)
+                   sums.add_(add);
+                 else
+                   sums.index_add_(0, step.keys, add);
+                 return out;
+               });
     return Tensors{by_token(dq.mul_(scale)), home.slice(1, 2 * width, 3 * width).contiguous(),
                    home.slice(1, 3 * width).contiguous()};
   })[0];
@@ -236,7 +214,9 @@ at::Tensor gathered_attention(Collectives& collectives, const Group& ring, const
     if (n == 0) {
       y = at::zeros_like(q);
     } else {
-      p = at::softmax(scores_of(qh, kh, bias), 3);
+      at::Tensor scores = at::matmul(qh, kh.transpose(2, 3));
+      if (bias.defined()) scores.add_(bias);
+      p = at::softmax(scores, 3);
       y = by_token(at::matmul(p, vh));
     }
   }

@@ -7,6 +7,7 @@
 #include "impl/autograd.h"
 #include "impl/comm/comm.h"
 #include "impl/parallel/context_order.h"
+#include "impl/parallel/partial_attention.h"
 
 namespace meshparity::impl {
 
@@ -31,9 +32,9 @@ RingTables make_ring_tables(const ContextStream& stream, ContextOrder order, Con
                             const std::vector<std::int64_t>& document_of, at::TensorOptions options);
 
 // q [own tokens, H*d], k and v [own tokens, Hkv*d] -> [own tokens, H*d]; scores scaled by d^(-1/2).
-at::Tensor ring_attention(Collectives& collectives, const Group& ring, const at::Tensor& q,
-                          const at::Tensor& k, const at::Tensor& v, const RingTables& tables,
-                          std::int64_t head_dim, const Site& site);
+at::Tensor ring_attention(Collectives& collectives, const Group& ring, const RingKernels& kernels,
+                          const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                          const RingTables& tables, std::int64_t head_dim, const Site& site);
 
 // Keys and values of all ring indices gathered, then one masked attention. `bias` [own tokens, all tokens].
 at::Tensor gathered_attention(Collectives& collectives, const Group& ring, const at::Tensor& q,

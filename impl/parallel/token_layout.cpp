@@ -77,6 +77,7 @@ std::vector<std::int64_t> MicroBatchTokens::real() const {
 TokenLayout make_token_layout(const Batch& batch, const Mesh& mesh, const Flags& flags, int rank) {
   TokenLayout layout;
   layout.sequence = flags.sp && mesh.tp > 1;
+  layout.batch = &batch;
   const std::int64_t ranks = data_ranks(mesh), mine = data_rank(mesh, rank);
   const ContextSize context{mesh.ring, mesh.uly};
   const ContextOrder order = mesh.ring > 1 ? context_order_of(flags.layout) : ContextOrder::contiguous;

@@ -37,7 +37,8 @@ struct MicroBatchTokens {
 };
 
 struct TokenLayout {
-  bool sequence = false;  // the residual stream is cut over tp (sp)
+  bool sequence = false;         // the residual stream is cut over tp (sp)
+  const Batch* batch = nullptr;  // what the tokens were taken from
   std::vector<MicroBatchTokens> micro_batches;
 };
 
