@@ -32,7 +32,10 @@ void fill_matrix(const Generator& generator, const Shape& shape, bool head, doub
   for (std::int64_t i = 0; i < n; ++i) w[i] = (head ? 2 * generator.normal(i) : generator.normal(i)) / root;
 }
 
-HostTensor weight(const ParameterInfo& parameter, std::uint64_t seed) {
+// Of config.json's initializer_range at which norms are as in the packaged goldens.
+constexpr double kUsualRange = 0.02;
+
+HostTensor weight(const ParameterInfo& parameter, std::uint64_t seed, double initializer_range) {
   HostTensor tensor = HostTensor::zeros(DType::float64, parameter.shape);
   double* w = tensor.as<double>();
   const std::int64_t n = tensor.numel();
@@ -50,6 +53,8 @@ HostTensor weight(const ParameterInfo& parameter, std::uint64_t seed) {
     fill_router(generator, Generator(seed, "weights/" + parameter.name + "/pair"), parameter.shape, w);
   } else if (name.ends_with(".linear_attn.norm.weight")) {
     each([&](std::int64_t i) { return 1 + 0.3 * generator.normal(i); });
+  } else if (name.ends_with(".q_norm.weight") || name.ends_with(".k_norm.weight")) {
+    each([&](std::int64_t i) { return 0.3 * (initializer_range / kUsualRange) * generator.normal(i); });
   } else if (name.ends_with("norm.weight")) {
     each([&](std::int64_t i) { return 0.3 * generator.normal(i); });
   } else if (name.ends_with(".dt_bias") || name.ends_with(".conv1d.weight")) {
@@ -67,7 +72,7 @@ HostTensor weight(const ParameterInfo& parameter, std::uint64_t seed) {
 std::map<std::string, HostTensor> initial_weights(const ModelConfig& config, std::uint64_t seed) {
   std::map<std::string, HostTensor> weights;
   for (const auto& parameter : parameters_of(config))
-    weights.emplace(parameter.name, weight(parameter, seed));
+    weights.emplace(parameter.name, weight(parameter, seed, config.initializer_range));
   return weights;
 }
 

@@ -166,6 +166,9 @@ ModelConfig parse_model_config(const std::string& json, const std::string& file)
   c.linear_conv_kernel_dim = f.whole_or("linear_conv_kernel_dim", 4);
   c.rms_norm_eps = f.number_or("rms_norm_eps", 1e-6);
   if (!(c.rms_norm_eps > 0 && c.rms_norm_eps < 1)) f.fail("rms_norm_eps", "must lie between 0 and 1");
+  c.initializer_range = f.number_or("initializer_range", 0.02);
+  if (!(c.initializer_range >= 0 && c.initializer_range <= 100))
+    f.fail("initializer_range", "must lie between 0 and 100");
   must_divide(f, "num_key_value_heads", c.num_key_value_heads, "num_attention_heads", c.num_attention_heads);
   must_divide(f, "linear_num_key_heads", c.linear_num_key_heads, "linear_num_value_heads",
               c.linear_num_value_heads);

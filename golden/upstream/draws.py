@@ -69,7 +69,7 @@ def router_rows(normal, n_experts, width, pair):
     return w_ed
 
 
-def initial_weight(name, shape, seed):
+def initial_weight(name, shape, seed, initializer_range=0.02):
     """One parameter as scenarios/initial_weights.h defines it; float64, C order."""
     count = math.prod(shape)
     index = np.arange(count)
@@ -82,6 +82,8 @@ def initial_weight(name, shape, seed):
         return router_rows(normal, *shape, Generator(seed, "weights/" + name + "/pair"))
     if name.endswith(".linear_attn.norm.weight"):
         flat = 1 + 0.3 * normal
+    elif name.endswith((".q_norm.weight", ".k_norm.weight")):
+        flat = 0.3 * (initializer_range / 0.02) * normal
     elif name.endswith("norm.weight"):  # every other norm is zero-centred
         flat = 0.3 * normal
     elif name.endswith(".dt_bias") or name.endswith(".conv1d.weight"):

@@ -77,7 +77,8 @@ def generate(config, weights, batch, train_text, parts, steps, must_route=False)
     """
     model = models.build(config)
     if weights is None:
-        weights = {name: initial_weight(name, tuple(p.shape), WEIGHT_SEED)
+        spread = json.loads(config).get("initializer_range", 0.02)
+        weights = {name: initial_weight(name, tuple(p.shape), WEIGHT_SEED, spread)
                    for name, p in models.parameters(model).items()}
     models.load(model, weights)
     notes = []

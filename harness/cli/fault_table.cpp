@@ -1,5 +1,7 @@
 #include "harness/cli/fault_table.h"
 
+#include <sstream>
+
 #include "harness/diagnose/diagnose.h"
 #include "harness/types/glob.h"
 #include "reports/words.h"
@@ -21,10 +23,28 @@ std::string place(const std::string& first) {
   return first.substr(0, first.find("; "));
 }
 
+// "dense rows tp2 sp; moe single uly3 gdn=heads".
+std::string cases_text(const std::vector<std::string>& lines) {
+  std::string text;
+  for (const auto& line : lines) {
+    text += (text.empty() ? "" : "; ") + reports::option_of(line, "model").substr(5) + " " +
+            reports::option_of(line, "batch") + " " + reports::option_of(line, "mesh") +
+            (reports::option_of(line, "sp") == "on" ? " sp" : "");
+    for (const char* option : {"gdn", "attn", "layout", "pad", "loss", "loss-form"})
+      if (const std::string value = reports::option_of(line, option); !value.empty())
+        text += " " + std::string(option) + "=" + value;
+  }
+  return text;
+}
+
 }  // namespace
 
 bool FaultRun::cause_right() const {
-  return !cause.empty() && glob_match(fault->cause, cause);
+  if (cause.empty()) return false;
+  std::stringstream globs(fault->cause);
+  for (std::string glob; std::getline(globs, glob, '|');)
+    if (glob_match(glob, cause)) return true;
+  return false;
 }
 
 bool FaultRun::misled() const {
@@ -40,15 +60,8 @@ void read_explanation(const CheckResult& check, FaultRun& run) {
 }
 
 std::string static_cells(const faults::Fault& fault) {
-  std::string meshes;
-  for (const auto& line : fault.cases) {
-    const std::string sp = reports::option_of(line, "sp");
-    meshes += (meshes.empty() ? "" : "; ") + reports::option_of(line, "model").substr(5) + " " +
-              reports::option_of(line, "batch") + " " + reports::option_of(line, "mesh") +
-              (sp == "on" ? " sp" : "");
-  }
   return "| `" + fault.id + "` | " + cell(fault.what) + " | " + fault.check + " `" + fault.tensor + "` | " +
-         meshes + " |";
+         cases_text(fault.cases) + " | " + cases_text(fault.exact) + " |";
 }
 
 std::string faults_markdown(const std::vector<FaultRun>& runs) {
@@ -60,9 +73,11 @@ std::string faults_markdown(const std::vector<FaultRun>& runs) {
       "earliest tensor in the "
       "order in which tensors come\ninto being that is outside its bound; *cause named* is what the failing "
       "block says, with its "
-      "confidence. To add one:\n[adding-a-fault.md](adding-a-fault.md).\n\n"
-      "| fault | mechanism | detected by | model, batch, mesh | first observable | cause named "
-      "|\n|---|---|---|---|---|---|\n";
+      "confidence. *Exact in* are cases in which the\nsame mistake is none, two context ranks for some: with "
+      "the fault planted they pass, which the same run shows. "
+      "To add one:\n[adding-a-fault.md](adding-a-fault.md).\n\n"
+      "| fault | mechanism | detected by | model, batch, mesh | exact in | first observable | cause named "
+      "|\n|---|---|---|---|---|---|---|\n";
   const faults::Fault* last = nullptr;
   for (const auto& run : runs) {
     if (run.fault == last) continue;  // one row per fault: its first case

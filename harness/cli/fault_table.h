@@ -19,6 +19,7 @@ struct FaultRun {
   std::string cause;                   // the cause that the failing block names
   double confidence = 0;
   bool twin_green = false;
+  std::vector<State> exact;  // with the fault, in the cases in which it is no mistake
 
   bool caught() const { return named && twin_green; }
   bool cause_right() const;
@@ -29,7 +30,7 @@ struct FaultRun {
 // Takes `first` and `cause` out of the failing verdict's detail.
 void read_explanation(const CheckResult& check, FaultRun& run);
 
-// The cells of a fault's row that no run decides: id, detected by, meshes.
+// The cells of a fault's row that no run decides: id, mechanism, detected by, meshes, where it is exact.
 std::string static_cells(const faults::Fault& fault);
 std::string faults_markdown(const std::vector<FaultRun>& runs);
 

@@ -51,6 +51,9 @@ void print(const FaultRun& run, const CaseResult& faulted, const CaseResult& twi
                 run.fault->check.c_str(), run.fault->tensor.c_str(),
                 faulted.reason.empty() ? "" : (": " + faulted.reason).c_str());
   }
+  for (std::size_t i = 0; i < run.exact.size(); ++i)
+    std::printf("       %s with it: %s\n", std::string(state_name(run.exact[i])).c_str(),
+                run.fault->exact[i].c_str());
   if (!run.twin_green)
     std::printf("       the unfaulted twin is not green: %s %s\n",
                 std::string(state_name(twin.state)).c_str(), twin.reason.c_str());
@@ -65,35 +68,45 @@ int run_faults(const std::vector<std::string>& ids, const SweepOptions& options,
   if (ids.empty())
     for (const auto& fault : faults::all()) chosen.push_back(&fault);
 
-  // For every fault and case: the unfaulted twin and the faulted run, one sweep for all.
+  // For every fault and case: the unfaulted twin and the faulted run; behind a fault's last case, those in
+  // which it is exact. One sweep for all.
   std::vector<CaseSpec> cases;
   std::vector<FaultRun> runs;
+  const auto add = [&](const std::string& line, const std::string& fault) {
+    cases.push_back(single_case(line));
+    cases.back().fault = fault;
+  };
   for (const auto* fault : chosen)
     for (const auto& line : fault->cases) {
-      CaseSpec spec = single_case(line);
-      cases.push_back(spec);
-      spec.fault = fault->id;
-      cases.push_back(spec);
+      add(line, ""), add(line, fault->id);
       runs.push_back({});
       runs.back().fault = fault, runs.back().case_line = line;
+      if (&line != &fault->cases.back()) continue;
+      for (const auto& exact : fault->exact) add(exact, fault->id);
+      runs.back().exact.resize(fault->exact.size());
     }
   const auto results = sweep(cases, options, [](const CaseResult&) {});
-  int caught = 0, named = 0, misled = 0;
-  for (std::size_t i = 0; i < runs.size(); ++i) {
-    const CaseResult &twin = results[2 * i], &faulted = results[2 * i + 1];
-    FaultRun& run = runs[i];
+  int caught = 0, named = 0, misled = 0, exact = 0, exact_passed = 0;
+  std::size_t next = 0;
+  for (auto& run : runs) {
+    const CaseResult &twin = results[next], &faulted = results[next + 1];
+    next += 2;
+    for (auto& state : run.exact)
+      state = results[next++].state, ++exact, exact_passed += state == State::pass;
     run.named = named_failure(faulted, *run.fault);
     run.twin_green = twin.state == State::pass;
     if (run.named) read_explanation(*run.named, run);
     caught += run.caught(), named += run.cause_right(), misled += run.misled();
     print(run, faulted, twin);
   }
+  if (exact > 0) std::printf("%d of %d cases in which a fault is exact pass with it\n", exact_passed, exact);
   std::printf(
       "%d of %zu planted faults caught at the tensor named, twins green; %d causes named, %d confidently "
       "wrong\n",
       caught, runs.size(), named, misled);
   if (!markdown.empty()) reports::write_file(markdown, faults_markdown(runs));
-  return caught == static_cast<int>(runs.size()) && !runs.empty() && misled == 0 ? 0 : 1;
+  return caught == static_cast<int>(runs.size()) && !runs.empty() && misled == 0 && exact_passed == exact ? 0
+                                                                                                          : 1;
 }
 
 }  // namespace

@@ -259,9 +259,11 @@ Diagnosis diagnose_case(const CaseEvidence& evidence) {
     diagnosis.first = place_of(view, *view.first);
     load_rules(view, causes);
     count_rules(view, causes);
+    input_rules(view, causes);
     label_rules(view, causes);
     forward_rules(view, causes);
     loss_rules(view, causes);
+    policy_rules(view, causes);
     backward_rules(view, causes);
     norm_rules(view, causes);
     update_rules(view, causes);

@@ -106,6 +106,10 @@ void backward_rules(const CaseView& view, std::vector<Cause>& causes) {
                clean + cause.evidence + "; identical gradients summed, and " + std::to_string(below.first) +
                    " of " + std::to_string(below.second) + " gradients further down are wrong",
                std::min(cause.confidence, 0.9)};
+    } else if (cause.name == "all zero") {
+      cause = {"gradient never arrived",
+               "the gradient of " + first.moment.name + " is exactly zero; wrong are " + families(view),
+               cause.confidence};
     } else if (cause.name.find("only ") == 0) {
       cause.name += " in the gradient of " + first.moment.name;
     } else if (cause.name.find("rounded to") == 0) {

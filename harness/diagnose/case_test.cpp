@@ -267,6 +267,29 @@ TEST_CASE("all gradients times one number") {
   CHECK(c.cause().find("all gradients multiplied by fsdp") == 0);
 }
 
+TEST_CASE("a gradient that is zero never arrived") {
+  PlantedCase c("dp2");
+  for (std::int64_t i = 0; i < c.size("grads/model.embed_tokens.weight"); ++i)
+    c.at("grads/model.embed_tokens.weight")[i] = 0;
+  CHECK(c.cause() == "gradient never arrived");
+}
+
+TEST_CASE("counts of other tokens are named by the tokens") {
+  PlantedCase c("uly2");
+  c.at("denominators/token_mean")[0] -= 2;
+  const std::int64_t width = c.want.at("activations/embed").shape[1];
+  for (std::int64_t i = 0; i < 3 * width; ++i)
+    c.at("activations/embed")[5 * width + i] = c.right("activations/embed")[i];
+  CHECK(c.cause() == "rows taken from the wrong place in the output of the embedding");
+}
+
+TEST_CASE("a wrong loss of one policy is named where that of token_mean is right") {
+  PlantedCase c("uly2");
+  c.want["loss/micro_batch_mean"] = c.got["loss/micro_batch_mean"] = HostTensor::zeros(DType::float64, {});
+  c.want["loss/micro_batch_mean"].as<double>()[0] = 3, c.at("loss/micro_batch_mean")[0] = 6;
+  CHECK(c.cause().starts_with("loss micro_batch_mean multiplied by uly"));
+}
+
 TEST_CASE("a norm that counts replicas is named by the excess of its square") {
   PlantedCase c("tp2");
   const double replicated = c.squares([](const ParameterPlacement& p) { return p.tp_dim < 0; });

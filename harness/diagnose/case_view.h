@@ -62,6 +62,8 @@ std::set<std::int64_t> wrong_tokens(const CaseTensor& tensor);
 // Rules, by phase of the first wrong tensor. Each appends the causes it finds.
 void load_rules(const CaseView& view, std::vector<Cause>& causes);
 void count_rules(const CaseView& view, std::vector<Cause>& causes);
+void input_rules(const CaseView& view, std::vector<Cause>& causes);   // counts of other tokens
+void policy_rules(const CaseView& view, std::vector<Cause>& causes);  // losses but token_mean
 void forward_rules(const CaseView& view, std::vector<Cause>& causes);
 void label_rules(const CaseView& view, std::vector<Cause>& causes);
 void loss_rules(const CaseView& view, std::vector<Cause>& causes);

@@ -30,6 +30,7 @@ struct ModelConfig {
   std::int64_t linear_value_head_dim = 0;
   std::int64_t linear_conv_kernel_dim = 4;
   double rms_norm_eps = 1e-6;
+  double initializer_range = 0.02;  // decides generated weights alone (scenarios/initial_weights.h)
   double rope_theta = 1e7;
   std::int64_t rotary_dim = 0;              // head_dim * partial_rotary_factor
   std::vector<std::int64_t> mrope_section;  // sums to rotary_dim / 2

@@ -9,42 +9,6 @@
 namespace meshparity::faults {
 namespace {
 
-using Damage = std::function<at::Tensor(const at::Tensor& arrived, const impl::Group& group)>;
-
-// Damages what an all-gather, all-to-all, reduce-scatter or all-reduce brings, at the sites that match.
-class Damaged : public PassOn {
- public:
-  Damaged(std::shared_ptr<impl::Collectives> inner, std::string sites, Damage damage)
-      : PassOn(std::move(inner)), sites_(std::move(sites)), damage_(std::move(damage)) {}
-  at::Tensor all_reduce(const impl::Group& group, const at::Tensor& x, const impl::Site& site) override {
-    return after(PassOn::all_reduce(group, x, site), group, site);
-  }
-  at::Tensor all_gather(const impl::Group& group, const at::Tensor& x, const std::vector<std::int64_t>& sizes,
-                        std::int64_t dim, const impl::Site& site) override {
-    return after(PassOn::all_gather(group, x, sizes, dim, site), group, site);
-  }
-  at::Tensor reduce_scatter(const impl::Group& group, const at::Tensor& x,
-                            const std::vector<std::int64_t>& sizes, std::int64_t dim,
-                            const impl::Site& site) override {
-    return after(PassOn::reduce_scatter(group, x, sizes, dim, site), group, site);
-  }
-  at::Tensor all_to_all(const impl::Group& group, const at::Tensor& x, const std::vector<std::int64_t>& send,
-                        const std::vector<std::int64_t>& recv, const impl::Site& site) override {
-    return after(PassOn::all_to_all(group, x, send, recv, site), group, site);
-  }
-
- private:
-  at::Tensor after(const at::Tensor& arrived, const impl::Group& group, const impl::Site& site) {
-    return group.size() > 1 && glob_match(sites_, site) ? damage_(arrived, group) : arrived;
-  }
-  std::string sites_;
-  Damage damage_;
-};
-
-auto damaged(std::string sites, Damage damage) {
-  return [=](impl::Seams& seams) { seams.collectives = wrap_collectives<Damaged>(sites, damage); };
-}
-
 // The shard's loss is a number of its own where it holds no label: 0 / 0.
 class NanWithoutLabels : public PassOn {
  public:
@@ -96,7 +60,7 @@ Fault cp_state_order_reversed() {
           "logits",
           "logits",
           "*GatedDeltaNet of layer 0*",
-          {"--model tiny-dense --batch single --mesh ring3", "--model tiny-moe --batch single --mesh ring5"},
+          {"--model tiny-dense --batch single --mesh ring3", "--model tiny-moe --batch single --mesh uly3"},
           [](impl::Seams& seams) {
             seams.primitives = [](impl::Primitives& p) {
               p.pass_states = [right = p.pass_states](impl::Collectives& collectives,
@@ -112,7 +76,8 @@ Fault cp_state_order_reversed() {
                              key_dim, site);
               };
             };
-          }};
+          },
+          {"--model tiny-dense --batch single --mesh ring2", "--model tiny-dense --batch rows --mesh uly2"}};
 }
 
 Fault fla_cp_bwd_gate_offset() {

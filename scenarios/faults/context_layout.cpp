@@ -99,7 +99,8 @@ Fault zigzag_exchange_cp2_hardcoded() {
               e.tables.to_ring_order = impl::make_relayout(residual, wrong, e.cp_index, e.options.device);
               e.tables.from_ring_order = impl::make_relayout(wrong, residual, e.cp_index, e.options.device);
             };
-          }};
+          },
+          {"--model tiny-dense --batch rows --mesh ring2", "--model tiny-moe --batch single --mesh ring2"}};
 }
 
 Fault thd_cu_seqlens_floordiv_cp() {

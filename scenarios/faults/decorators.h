@@ -70,4 +70,40 @@ inline auto edit_rows(std::string glob, std::function<void(impl::PlanRow&)> edit
   };
 }
 
+using Damage = std::function<at::Tensor(const at::Tensor& arrived, const impl::Group& group)>;
+
+// Damages what an all-gather, all-to-all, reduce-scatter or all-reduce brings, at the sites that match.
+class Damaged : public PassOn {
+ public:
+  Damaged(std::shared_ptr<impl::Collectives> inner, std::string sites, Damage damage)
+      : PassOn(std::move(inner)), sites_(std::move(sites)), damage_(std::move(damage)) {}
+  at::Tensor all_reduce(const impl::Group& group, const at::Tensor& x, const impl::Site& site) override {
+    return after(PassOn::all_reduce(group, x, site), group, site);
+  }
+  at::Tensor all_gather(const impl::Group& group, const at::Tensor& x, const std::vector<std::int64_t>& sizes,
+                        std::int64_t dim, const impl::Site& site) override {
+    return after(PassOn::all_gather(group, x, sizes, dim, site), group, site);
+  }
+  at::Tensor reduce_scatter(const impl::Group& group, const at::Tensor& x,
+                            const std::vector<std::int64_t>& sizes, std::int64_t dim,
+                            const impl::Site& site) override {
+    return after(PassOn::reduce_scatter(group, x, sizes, dim, site), group, site);
+  }
+  at::Tensor all_to_all(const impl::Group& group, const at::Tensor& x, const std::vector<std::int64_t>& send,
+                        const std::vector<std::int64_t>& recv, const impl::Site& site) override {
+    return after(PassOn::all_to_all(group, x, send, recv, site), group, site);
+  }
+
+ private:
+  at::Tensor after(const at::Tensor& arrived, const impl::Group& group, const impl::Site& site) {
+    return group.size() > 1 && glob_match(sites_, site) ? damage_(arrived, group) : arrived;
+  }
+  std::string sites_;
+  Damage damage_;
+};
+
+inline auto damaged(std::string sites, Damage damage) {
+  return [=](impl::Seams& seams) { seams.collectives = wrap_collectives<Damaged>(sites, damage); };
+}
+
 }  // namespace meshparity::faults

@@ -75,6 +75,18 @@ Fault cp_loss_extra_scale();
 Fault cp_correction_factor_dp_only();
 Fault sp_grad_divided_by_full_world();
 Fault fully_masked_shard_nan();
+Fault ring_bwd_local_lse();
+Fault ring_out_bf16_accum();
+Fault ring_lse_exp_overflow();
+Fault cp_embeds_detached();
+Fault sp_worker_seed_per_rank();
+Fault conv_backend_mismatch();
+Fault ulysses_replicated_loss_local_tokens();
+Fault ulysses_gradnorm_drift();
+Fault cp_3tuple_contract();
+Fault ulysses_accum_normalise();
+// Padding.
+Fault fa_padding_mask_ignored();
 
 const std::vector<Fault>& all() {
   static const std::vector<Fault> list = {gdn_inproj_flat_tp_split(),
@@ -141,7 +153,18 @@ const std::vector<Fault>& all() {
                                           cp_loss_extra_scale(),
                                           cp_correction_factor_dp_only(),
                                           sp_grad_divided_by_full_world(),
-                                          fully_masked_shard_nan()};
+                                          fully_masked_shard_nan(),
+                                          ring_bwd_local_lse(),
+                                          ring_out_bf16_accum(),
+                                          ring_lse_exp_overflow(),
+                                          cp_embeds_detached(),
+                                          sp_worker_seed_per_rank(),
+                                          conv_backend_mismatch(),
+                                          ulysses_replicated_loss_local_tokens(),
+                                          ulysses_gradnorm_drift(),
+                                          cp_3tuple_contract(),
+                                          ulysses_accum_normalise(),
+                                          fa_padding_mask_ignored()};
   return list;
 }
 

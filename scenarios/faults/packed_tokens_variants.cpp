@@ -45,7 +45,8 @@ Fault labels_shifted_twice() {
           "logprobs",
           "logprobs",
           "labels shifted twice",
-          {"--model tiny-dense --batch single --mesh dp2", "--model tiny-moe --batch rows --mesh tp2"},
+          {"--model tiny-dense --batch single --mesh dp2", "--model tiny-moe --batch rows --mesh tp2",
+           "--model tiny-dense --batch single --mesh uly2"},
           [](impl::Seams& seams) {
             seams.layout = edit_micro_batches([](MicroBatchTokens& tokens, const Mesh&) {
               if (tokens.labels.empty()) return;
