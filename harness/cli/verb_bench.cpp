@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <iostream>
 
+#include "harness/cli/bench_step.h"
 #include "harness/cli/case_arguments.h"
 #include "harness/cli/sweep.h"
 #include "harness/cli/verbs.h"
@@ -12,6 +13,10 @@
 
 namespace meshparity::cli {
 namespace {
+
+// Small, with heads enough for gdn=heads on 8 ranks.
+constexpr char kStepModel[] =
+    "shape:layers=ggga:hidden=64:heads=8/8:head_dim=24:gdn=8/16:key=8:value=8:ffn=40:vocab=61";
 
 int bench_sweep(const std::string& cases, int jobs) {
   const auto expansion = expand_case_file(cases);
@@ -56,9 +61,10 @@ void add_bench(CLI::App& app, Chosen& chosen) {
     std::string cases = "basic";
     int jobs = 0;
     std::int64_t mebibytes = 256;
+    StepBench step{kStepModel, {2, 4, 8}, {128, 512, 2048}};
   };
   auto options = std::make_shared<Options>();
-  auto* bench = app.add_subcommand("bench", "Measure: sweep | compare | collectives");
+  auto* bench = app.add_subcommand("bench", "Measure: sweep | compare | collectives | step");
   bench->require_subcommand(1);
   auto* sweep_verb = bench->add_subcommand("sweep", "Meshes per second of a case file");
   sweep_verb->add_option("--cases", options->cases, "file of case lines, or its name in scenarios/");
@@ -67,6 +73,23 @@ void add_bench(CLI::App& app, Chosen& chosen) {
       [options, &chosen] { chosen.run = [o = options] { return bench_sweep(o->cases, o->jobs); }; });
   bench->add_subcommand("collectives", "All-reduce of the in-process engine beside c10d Gloo")
       ->callback([&chosen] { chosen.run = [] { return bench_collectives(); }; });
+  auto* step_verb =
+      bench->add_subcommand("step", "Cost of a step by ranks and length, for each way to run GatedDeltaNet");
+  step_verb->add_option("--model", options->step.model, "as for run");
+  step_verb->add_option("--ranks", options->step.ranks, "context ranks")
+      ->check(CLI::Range(2, 64))
+      ->delimiter(',');
+  step_verb->add_option("--lengths", options->step.lengths, "tokens of the document")
+      ->check(CLI::Range(1, 65536))
+      ->delimiter(',');
+  step_verb->add_option("--repeats", options->step.repeats, "runs of each, the fastest counts")
+      ->check(CLI::Range(1, 1000));
+  step_verb->callback([options, &chosen] {
+    chosen.run = [o = options->step] {
+      bench_step(o);
+      return 0;
+    };
+  });
   auto* compare_verb = bench->add_subcommand("compare", "GB/s of the comparer beside a plain memory read");
   compare_verb->add_option("--mib", options->mebibytes, "size of each side")->check(CLI::Range(1, 8192));
   compare_verb->callback(
