@@ -109,7 +109,14 @@ CaseResult run_case(const CaseSpec& spec, const std::string& dump, std::string* 
   try {
     const Expected expected(scenario, spec, steps);
     const auto outputs = run_ranks(spec, *scenario);
-    if (communication) *communication = communication_table(outputs);
+    if (communication) {
+      const layout::LayoutMap map(scenario->config, spec.mesh, spec.flags, scenario->batch,
+                                  scenario->placements);
+      std::optional<std::vector<layout::SiteTraffic>> planned;
+      if (layout::communication_is_planned(spec.mesh))
+        planned = layout::communication_plan(map, {steps, true, spec.loss_form});
+      *communication = communication_table(planned, logged_traffic(outputs));
+    }
     result.checks = judge_case(spec, *scenario, expected, steps, outputs);
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (!std::getenv(kNoCausesVariable))

@@ -55,7 +55,8 @@ void add_run(CLI::App& app, Chosen& chosen) {
   add_case_arguments(*verb, options->cases);
   verb->add_option("--dump", options->dump, "write what the ranks computed, in the golden schema");
   verb->add_option("--json", options->json, "write the verdict");
-  verb->add_flag("--communication", options->communication, "what left every rank, site by site");
+  verb->add_flag("--communication", options->communication,
+                 "what left every rank, site by site, beside what must leave it");
   verb->callback([options, &chosen] { chosen.run = [options] { return run_one(*options); }; });
 
   // Started by the gate and by --spawn, not by people.

@@ -45,9 +45,10 @@ inline PlacementTable placements(const ModelConfig& c) {
             {{c.linear_num_key_heads, c.linear_key_head_dim},
              {c.linear_num_key_heads, c.linear_key_head_dim},
              {c.linear_num_value_heads, c.linear_value_head_dim}});
-    for (const char* end : {"in_proj_z.weight", "in_proj_b.weight", "in_proj_a.weight", "A_log", "dt_bias"})
+    for (const char* end : {"in_proj_b.weight", "in_proj_a.weight", "A_log", "dt_bias"})
       place(end, 0, {{c.linear_num_value_heads}});
-    place("linear_attn.out_proj.weight", 1, {{c.linear_num_value_heads}});
+    place("in_proj_z.weight", 0, {{c.linear_num_value_heads, c.linear_value_head_dim}});
+    place("linear_attn.out_proj.weight", 1, {{c.linear_num_value_heads, c.linear_value_head_dim}});
     place("shared_expert.gate_proj.weight", 0, {{c.shared_expert_intermediate_size}});
     place("shared_expert.up_proj.weight", 0, {{c.shared_expert_intermediate_size}});
     place("shared_expert.down_proj.weight", 1, {{c.shared_expert_intermediate_size}});

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "harness/layout/layout.h"
+#include "harness/layout/padded_rows.h"
 #include "harness/layout/token_order.h"
 #include "harness/types/cut.h"
 #include "harness/types/error.h"
@@ -87,36 +88,6 @@ void check_placement_row(const ParameterPlacement& p) {
                          " indices of dimension " + std::to_string(p.tp_dim));
 }
 
-// A row with its padding (-1) and its documents as ranges of places in it. Padding to the left or right of
-// the row is a stretch of its own; padding of a document lies inside its range.
-struct PaddedRow {
-  Indices tokens;
-  std::vector<Range> documents;
-};
-
-PaddedRow pad_row(const Batch& batch, std::int64_t row, std::int64_t longest, const std::string& pad,
-                  std::int64_t multiple) {
-  const auto rounded = [&](std::int64_t n) { return n + (multiple - n % multiple) % multiple; };
-  const Range row_tokens = batch.row_tokens(row);
-  PaddedRow out;
-  const auto add = [&](const Indices& tokens, std::int64_t padding) {
-    const auto begin = static_cast<std::int64_t>(out.tokens.size());
-    out.tokens.insert(out.tokens.end(), tokens.begin(), tokens.end());
-    out.tokens.insert(out.tokens.end(), static_cast<std::size_t>(padding), -1);
-    const auto end = static_cast<std::int64_t>(out.tokens.size());
-    if (end > begin) out.documents.push_back({begin, end});
-  };
-  const std::int64_t missing = rounded(longest) - row_tokens.size();
-  if (pad == "left") add({}, missing);
-  for (std::int64_t d = batch.row_offsets[row]; d < batch.row_offsets[row + 1]; ++d) {
-    const Range document = batch.document(d);
-    add(range(document.begin, document.end),
-        pad == "document" ? rounded(document.size()) - document.size() : 0);
-  }
-  if (pad == "right") add({}, missing);
-  return out;
-}
-
 void append_real(Indices& list, const Indices& stream, Range part) {
   for (std::int64_t i = part.begin; i < part.end; ++i)
     if (stream[i] >= 0) list.push_back(stream[i]);
@@ -142,14 +113,9 @@ LayoutMap::LayoutMap(const ModelConfig& config, const Mesh& mesh, const Flags& f
   stream_tokens_.resize(static_cast<std::size_t>(token_ranks(mesh_)));
   residual_tokens_.resize(stream_tokens_.size() * mesh_.tp);
   for (std::int64_t m = 0; m < batch_.micro_batches(); ++m) {
-    const Range rows = batch_.micro_batch_rows(m);
-    std::int64_t longest = 0;
-    for (std::int64_t row = rows.begin; row < rows.end; ++row)
-      longest = std::max(longest, batch_.row_tokens(row).size());
     for (int data = 0; data < data_count; ++data) {
       std::vector<Indices> streams(context);  // of this micro-batch, per cp index
-      for (std::int64_t row = rows.begin + data; row < rows.end; row += data_count) {
-        const PaddedRow padded = pad_row(batch_, row, longest, flags_.pad, 2 * context);
+      for (const PaddedRow& padded : padded_rows(batch_, mesh_, flags_.pad, m, data)) {
         const auto held = context_order(padded.documents, flags_.layout, mesh_.ring, mesh_.uly);
         for (int c = 0; c < context; ++c)
           for (const std::int64_t place : held[c]) streams[c].push_back(padded.tokens[place]);

@@ -60,14 +60,12 @@ PartialAttention some(const PartialAttention& x, const RingStep& step) {
 // and may return what travels on in its place (same shape) or an undefined tensor.
 template <class Use>
 at::Tensor around(Collectives& c, const Group& ring, at::Tensor travelling, const RingTables& tables,
-                  const Site& site, bool home, Use&& use) {
+                  const Site& site, Use&& use) {
   const int n = ring.size();
   for (int i = 0; i < n; ++i) {
     const at::Tensor changed = use(tables.steps[i], travelling);
     if (changed.defined()) travelling = changed;
-    if (i + 1 == n && !home) break;
-    const int next = i + 1 == n ? tables.rank : tables.steps[i + 1].source;
-    travelling = hop(c, ring, travelling, tables.sizes[next], site);
+    if (i + 1 < n) travelling = hop(c, ring, travelling, tables.sizes[tables.steps[i + 1].source], site);
   }
   return travelling;
 }
@@ -149,8 +147,7 @@ at::Tensor ring_attention(Collectives& collectives, const Group& ring, const Rin
     const BelowAutograd guard;
     scaled = by_head(q, kv_heads, d).mul_(scale);
     around(
-        collectives, ring, at::cat({k, v}, 1), tables, site, /*home=*/false,
-        [&](const RingStep& step, const at::Tensor& kv) {
+        collectives, ring, at::cat({k, v}, 1), tables, site, [&](const RingStep& step, const at::Tensor& kv) {
           if (step.empty) return at::Tensor();
           const PartialAttention part = kernels.part(some(scaled, step.all_queries, step.queries),
                                                      keys_of(step, kv, 0), keys_of(step, kv, 1), step.bias);
@@ -172,29 +169,30 @@ at::Tensor ring_attention(Collectives& collectives, const Group& ring, const Rin
     const at::Tensor dout = by_head(grads[0].contiguous(), kv_heads, d);
     at::Tensor dq = at::zeros_like(scaled);
     const at::Tensor own = at::cat({k, v, at::zeros_like(k), at::zeros_like(v)}, 1);
-    const at::Tensor home =
-        around(*c, *g, own, *t, site + ":backward", /*home=*/true,
-               [&](const RingStep& step, const at::Tensor& moving) {
-                 if (step.empty) return at::Tensor();
-                 const Tensors d_part =
-                     kernels.part_backward(some(scaled, step.all_queries, step.queries),
-                                           keys_of(step, moving, 0), keys_of(step, moving, 1), step.bias,
-                                           some(whole, step), some(dout, step.all_queries, step.queries));
-                 if (step.all_queries)
-                   dq.add_(d_part[0]);
-                 else
-                   dq.index_add_(2, step.queries, d_part[0]);
-                 const at::Tensor add = at::cat({by_token(d_part[1]), by_token(d_part[2])}, 1);
-                 at::Tensor out = moving.clone();
-                 at::Tensor sums = out.slice(1, 2 * width);
-                 if (step.all_keys)
-                   sums.add_(add);
-                 else
-                   sums.index_add_(0, step.keys, add);
-                 return out;
-               });
-    return Tensors{by_token(dq.mul_(scale)), home.slice(1, 2 * width, 3 * width).contiguous(),
-                   home.slice(1, 3 * width).contiguous()};
+    const at::Tensor visited =
+        around(*c, *g, own, *t, site + ":backward", [&](const RingStep& step, const at::Tensor& moving) {
+          if (step.empty) return at::Tensor();
+          const Tensors d_part =
+              kernels.part_backward(some(scaled, step.all_queries, step.queries), keys_of(step, moving, 0),
+                                    keys_of(step, moving, 1), step.bias, some(whole, step),
+                                    some(dout, step.all_queries, step.queries));
+          if (step.all_queries)
+            dq.add_(d_part[0]);
+          else
+            dq.index_add_(2, step.queries, d_part[0]);
+          const at::Tensor add = at::cat({by_token(d_part[1]), by_token(d_part[2])}, 1);
+          at::Tensor out = moving.clone();
+          at::Tensor sums = out.slice(1, 2 * width);
+          if (step.all_keys)
+            sums.add_(add);
+          else
+            sums.index_add_(0, step.keys, add);
+          return out;
+        });
+    // The gradients go home; their owner has the keys and values.
+    const at::Tensor home = hop(*c, *g, visited.slice(1, 2 * width), t->sizes[t->rank], site + ":backward");
+    return Tensors{by_token(dq.mul_(scale)), home.slice(1, 0, width).contiguous(),
+                   home.slice(1, width).contiguous()};
   })[0];
 }
 

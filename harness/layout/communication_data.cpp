@@ -1,0 +1,123 @@
+// dp, fsdp and everything that is summed once per pass: parameters and their gradients.
+#include <algorithm>
+
+#include "harness/layout/communication_sites.h"
+
+namespace meshparity::layout {
+namespace {
+
+bool has_suffix(const std::string& name, const char* suffix) {
+  const std::string end(suffix);
+  return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
+}
+
+// What is gathered together: the embedding, each layer, and the final norm with the head.
+std::string unit_of_parameter(const std::string& name) {
+  if (has_suffix(name, "embed_tokens.weight")) return "embed";
+  const auto layer = name.find("layers.");
+  return layer == std::string::npos ? "head" : name.substr(layer, name.find('.', layer + 7) - layer);
+}
+
+// Norms of the residual stream see the same tokens on every tp rank, but for sp.
+bool of_residual_stream(const std::string& name) {
+  return has_suffix(name, "input_layernorm.weight") || has_suffix(name, "post_attention_layernorm.weight") ||
+         name == "model.norm.weight";
+}
+
+// Everything about a placement that decides its parts.
+std::string cut_text(const ParameterPlacement& p) {
+  std::string text = shape_text(p.shape) + " " + std::to_string(p.tp_dim) + " " + std::to_string(p.fsdp_dim);
+  for (const Block& b : p.tp_blocks)
+    text += " " + std::to_string(b.count) + "x" + std::to_string(b.width) + (b.replicate ? "r" : "");
+  return text + (p.expert ? " expert" : "");
+}
+
+// The ranks of tp that hold the same key-value heads as this one.
+GroupPlace kv_group(const RankPlace& place) {
+  const std::int64_t heads = place.map.config().num_key_value_heads, tp = place.tp.size;
+  const auto head = [&](std::int64_t index) { return index * heads / tp; };
+  GroupPlace group{"tp.kv", 0, 0};
+  for (std::int64_t i = 0; i < tp; ++i) {
+    if (head(i) != head(place.tp.index)) continue;
+    if (i < place.tp.index) ++group.index;
+    ++group.size;
+  }
+  return group;
+}
+
+}  // namespace
+
+ParameterTraffic::ParameterTraffic(const LayoutMap& map) : map_(map) {
+  std::map<std::string, std::vector<std::int64_t>> known;  // layers repeat the same cuts
+  for (const ParameterPlacement& p : map.placements()) {
+    const bool kv_head = !p.tp_blocks.empty() && p.tp_blocks[0].replicate;
+    Parameter parameter{p.name, unit_of_parameter(p.name), p.expert, p.tp_dim < 0, kv_head, {}};
+    std::vector<std::int64_t>& shards = known[cut_text(p)];
+    for (int rank = 0; shards.size() < static_cast<std::size_t>(map.world()); ++rank)
+      shards.push_back(shape_numel(map.local("weights/" + p.name, rank).local_shape()));
+    parameter.shards = shards;
+    parameters_.push_back(std::move(parameter));
+  }
+}
+
+// Experts are sharded over edp, which takes in the context axes; where that is more than fsdp they are a unit
+// of their own.
+bool ParameterTraffic::experts_apart() const {
+  return map_.mesh().fsdp > 1 && map_.mesh().edp() != map_.mesh().fsdp;
+}
+
+void ParameterTraffic::gather_unit(const RankSends& sends, const RankPlace& place,
+                                   const std::string& unit) const {
+  const Mesh& mesh = map_.mesh();
+  if (mesh.fsdp == 1) return;
+  for (const bool experts : {false, true}) {
+    // The ranks among which the unit lies: the own place with every fsdp index, and for experts every context
+    // index as well.
+    std::int64_t own = 0, all = 0, parameters = 0;
+    const int context = experts ? mesh.cp() : 1;
+    for (const Parameter& p : parameters_) {
+      if (p.unit != unit || (p.expert && experts_apart()) != experts) continue;
+      ++parameters;
+      own += p.shards[place.rank];
+      for (int f = 0; f < mesh.fsdp; ++f)
+        for (int c = 0; c < context; ++c) {
+          RankCoordinate at = place.at;
+          at.fsdp = f;
+          if (experts) at.ring = c / mesh.uly, at.uly = c % mesh.uly;
+          all += p.shards[rank_of(mesh, at)];
+        }
+    }
+    if (parameters == 0) continue;
+    const GroupPlace edp{"edp", mesh.edp(), place.fsdp.index * place.cp.size + place.cp.index};
+    const GroupPlace& group = experts ? edp : place.fsdp;
+    const std::string site = unit + (experts ? ".experts" : "") + ".parameters";
+    sends.all_gather(group, site, own);
+    sends.reduce_scatter(group, site, all, own, Direction::backward);
+  }
+}
+
+void ParameterTraffic::reduce_gradients(const RankSends& sends, const RankPlace& place) const {
+  const Mesh& mesh = map_.mesh();
+  const bool replicated_kv = mesh.tp > map_.config().num_key_value_heads;
+  // Elements of this rank's shards of the parameters that `chosen` picks; no call where it picks none.
+  const auto sum_over = [&](const GroupPlace& group, const std::string& site, auto&& chosen) {
+    std::int64_t n = 0, parameters = 0;
+    for (const Parameter& p : parameters_)
+      if (chosen(p)) ++parameters, n += p.shards[place.rank];
+    if (parameters > 0) sends.all_reduce(group, site, n);
+  };
+  // Replicas over tp that saw other tokens (sp), other heads, or partial sums (router, shared gate).
+  sum_over(place.tp, "gradients.tp", [&](const Parameter& p) {
+    return p.replicated && (map_.flags().sp || !of_residual_stream(p.name));
+  });
+  sum_over(kv_group(place), "gradients.kv_replicas",
+           [&](const Parameter& p) { return p.kv_head && replicated_kv; });
+  // Replicas over dp, ring and uly saw other tokens; experts sharded over ring and uly have replicas on dp.
+  const GroupPlace replicas{"dp.cp", mesh.dp * mesh.cp(), place.at.dp * mesh.cp() + place.cp.index};
+  sum_over(replicas, "gradients.dp", [&](const Parameter& p) { return !(p.expert && experts_apart()); });
+  if (experts_apart())
+    sum_over({"dp", mesh.dp, place.at.dp}, "gradients.experts.dp",
+             [](const Parameter& p) { return p.expert; });
+}
+
+}  // namespace meshparity::layout
