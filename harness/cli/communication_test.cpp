@@ -96,8 +96,8 @@ TEST_CASE(
     "eight") {
   run::CaseOptions o;
   o.model = {"tiny-dense", "tiny-moe"}, o.batch = {"packed-odd", "rows", "boundaries"},
-  o.mesh = {"world<=6",      "dp2.ring2.tp2", "fsdp2.uly2.tp2", "ring2.uly2.tp2", "fsdp2.ring2.uly2",
-            "dp2.fsdp2.tp2", "ring4.tp2",     "ring2.uly4",     "ring4.uly2",     "tp4.uly2"};
+  o.mesh = {"world<=4",       "ring5",          "uly3.tp2",         "dp2.ring3",     "dp2.ring2.tp2",
+            "fsdp2.uly2.tp2", "ring2.uly2.tp2", "fsdp2.ring2.uly2", "dp2.fsdp2.tp2", "ring2.uly4"};
   o.axes = {"dp", "fsdp", "ring", "uly", "tp"};  // what goes to experts depends on the routes
   o.sp = o.gdn = o.attn = o.layout = o.pad = o.recompute = {"all"};
   o.loss_form = {"sharded", "replicated"};
@@ -105,7 +105,7 @@ TEST_CASE(
                      return scenarios::load_model(model);
                    }).cases;
   const auto chosen = run::cover(all);
-  REQUIRE(chosen.size() > 100);
+  REQUIRE(chosen.size() > 60);
   int steps = 0;
   for (const auto& spec : chosen) {
     Setup setup = short_setup(spec.model, spec.batch, spec.mesh.text());
@@ -119,11 +119,11 @@ TEST_CASE(
 TEST_CASE("what leaves every rank is what the plan says, for every way to mix over the context axes") {
   run::CaseOptions o;
   o.model = {"tiny-dense"}, o.batch = {"boundaries"}, o.mesh = {"uly2", "ring2", "ring2.uly2", "ring3"};
-  o.gdn = o.attn = o.layout = {"all"}, o.pad = {"none", "document"};
+  o.gdn = o.attn = o.layout = {"all"};
   const auto cases = run::expand(o, [](const std::string& model, const std::string&) {
                        return scenarios::load_model(model);
                      }).cases;
-  REQUIRE(cases.size() > 100);
+  REQUIRE(cases.size() > 50);
   for (const auto& spec : cases) {
     Setup setup = short_setup(spec.model, spec.batch, spec.mesh.text());
     setup.flags = spec.flags;
