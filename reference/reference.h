@@ -27,9 +27,10 @@ struct RunOptions {
 
 // Runs forward (and backward, and `steps` optimizer steps over all micro-batches) in the dtype of the
 // weights. Returns: logits [N,vocab], logprobs [N] (0 where ignored), loss/<policy> [] and
-// denominators/<policy> for every text policy, grads/<name>, grad_norm [], step<k>/weights/<name>; with
-// activations also activations/embed, activations/layers.<i>.mixer (mixer output before the residual add),
-// activations/layers.<i>.ffn, activations/norm (after the final norm), each [N, hidden].
+// denominators/<policy> for every text policy, grads/<name>, grad_norm [] (always float64),
+// step<k>/weights/<name>; with activations also activations/embed, activations/layers.<i>.mixer (mixer output
+// before the residual add), activations/layers.<i>.ffn, activations/norm (after the final norm), each [N,
+// hidden].
 TensorMap run(const ModelConfig& config, const TensorMap& weights, const Batch& batch, const TrainSpec& train,
               const RunOptions& options);
 

@@ -168,7 +168,8 @@ TEST_CASE("float32 weights give float32 results near those of float64") {
   REQUIRE(got.size() == want.size());
   for (const auto& [name, value] : got) {
     INFO(name);
-    CHECK((value.scalar_type() == at::kFloat) == (name.rfind("denominators/", 0) != 0));
+    CHECK((value.scalar_type() == at::kFloat) ==
+          (name.rfind("denominators/", 0) != 0 && name != "grad_norm"));
   }
   CHECK(difference(got.at("logits").to(at::kDouble), want.at("logits")) <= 1e-5);
   CHECK(difference(got.at("grad_norm").to(at::kDouble), want.at("grad_norm")) <= 1e-4);

@@ -73,6 +73,13 @@ TEST_CASE("what a golden lacks is judged against the live reference, and the rep
   CHECK(reference > 0);
 }
 
+TEST_CASE("the live reference judges a float32 run too") {
+  const Finished run = meshparity({"run", "--model", "shape:", "--batch", "tokens:5+1+3", "--mesh", "tp2",
+                                   "--dtype", "float32", "--steps", "2"});
+  INFO(run.out << run.err);
+  CHECK(run.code == 0);
+}
+
 TEST_CASE("an existing failure in a baseline is waived, a new one is not") {
   const ScratchFolder folder;
   const std::string json = folder.file("base.json");

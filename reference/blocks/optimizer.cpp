@@ -7,7 +7,7 @@ namespace meshparity::reference {
 
 at::Tensor global_norm(const std::map<std::string, at::Tensor>& gradients) {
   std::vector<at::Tensor> norms;
-  for (const auto& [name, gradient] : gradients) norms.push_back(gradient.norm());
+  for (const auto& [name, gradient] : gradients) norms.push_back(gradient.to(at::kDouble).norm());
   return at::stack(norms).norm();
 }
 

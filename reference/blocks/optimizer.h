@@ -10,7 +10,7 @@
 
 namespace meshparity::reference {
 
-// L2 norm over all elements of all gradients, [].
+// L2 norm over all elements of all gradients, [], summed and returned in float64 whatever their dtype.
 at::Tensor global_norm(const std::map<std::string, at::Tensor>& gradients);
 
 // What every gradient is multiplied by so that their norm is at most `max_norm`: min(1, max_norm / (norm +
