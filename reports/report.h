@@ -33,6 +33,9 @@ std::string case_to_json(const CaseResult& result);  // one line: also the worke
 CaseResult case_from_json(const std::string& line);
 std::string to_junit(const Run& run);
 std::string to_markdown(const Run& run);
+// docs/parity-matrix.md: a verdict and the worst share of a bound for every mesh and model, then for every
+// option.
+std::string to_parity_matrix(const Run& run);
 
 // Writes text to path whole or not at all (temporary file, fsync, rename). Throws InputError naming the file.
 void write_file(const std::string& path, const std::string& text);

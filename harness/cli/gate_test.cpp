@@ -152,7 +152,7 @@ TEST_CASE("on a full disk the gate still judges, and every file it was asked for
       execute_on_full_disk(gate);  // the golden lacks gradients: the reference is computed
   INFO(verdict.err);
   CHECK(verdict.code == 0);
-  for (const char* option : {"--json", "--junit", "--markdown", "--history", "--dump"}) {
+  for (const char* option : {"--json", "--junit", "--markdown", "--matrix", "--history", "--dump"}) {
     auto argv = gate;
     if (option == std::string("--dump")) argv[1] = "run";
     const std::string file = folder.write("report", "before\n");

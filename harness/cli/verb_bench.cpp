@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "harness/cli/bench_step.h"
+#include "harness/cli/bench_trainer.h"
 #include "harness/cli/case_arguments.h"
 #include "harness/cli/sweep.h"
 #include "harness/cli/verbs.h"
@@ -62,9 +63,10 @@ void add_bench(CLI::App& app, Chosen& chosen) {
     int jobs = 0;
     std::int64_t mebibytes = 256;
     StepBench step{kStepModel, {2, 4, 8}, {128, 512, 2048}};
+    TrainerBench trainer;
   };
   auto options = std::make_shared<Options>();
-  auto* bench = app.add_subcommand("bench", "Measure: sweep | compare | collectives | step");
+  auto* bench = app.add_subcommand("bench", "Measure: sweep | compare | collectives | step | trainer");
   bench->require_subcommand(1);
   auto* sweep_verb = bench->add_subcommand("sweep", "Meshes per second of a case file");
   sweep_verb->add_option("--cases", options->cases, "file of case lines, or its name in scenarios/");
@@ -90,6 +92,14 @@ void add_bench(CLI::App& app, Chosen& chosen) {
       return 0;
     };
   });
+  auto* trainer_verb =
+      bench->add_subcommand("trainer", "The sweep beside torchrun with Hugging Face transformers and FSDP2");
+  trainer_verb->add_option("--ranks", options->trainer.ranks, "of every mesh")->check(CLI::Range(2, 16));
+  trainer_verb->add_option("--repeats", options->trainer.repeats, "torchrun jobs, the fastest counts")
+      ->check(CLI::Range(1, 100));
+  trainer_verb->add_option("--jobs", options->trainer.jobs, "worker processes of the sweep");
+  trainer_verb->callback(
+      [options, &chosen] { chosen.run = [o = options->trainer] { return bench_trainer(o); }; });
   auto* compare_verb = bench->add_subcommand("compare", "GB/s of the comparer beside a plain memory read");
   compare_verb->add_option("--mib", options->mebibytes, "size of each side")->check(CLI::Range(1, 8192));
   compare_verb->callback(

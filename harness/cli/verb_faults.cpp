@@ -1,10 +1,12 @@
 // meshparity faults: the planted faults, and the proof that the gate's own scenarios catch each at the tensor
 // one would name, and name its cause.
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 
 #include "harness/cli/case_arguments.h"
 #include "harness/cli/fault_table.h"
+#include "harness/cli/gradient_ratios.h"
 #include "harness/cli/sweep.h"
 #include "harness/cli/verbs.h"
 #include "harness/types/error.h"
@@ -109,6 +111,60 @@ int run_faults(const std::vector<std::string>& ids, const SweepOptions& options,
                                                                                                           : 1;
 }
 
+// One line per fault: what it does to the loss and to the gradient norm, and over which families. False where
+// it shows nothing in this case.
+bool print_ratios(const std::string& id, const GradientRatios& found, double ratio, double slack,
+                  bool every_family) {
+  if (!found.failed.empty()) {
+    std::printf("%-38s stops: %s\n", id.c_str(), found.failed.c_str());
+    return true;
+  }
+  auto least = found.families.begin(), most = least;
+  for (auto at = found.families.begin(); at != found.families.end(); ++at) {
+    if (at->second < least->second) least = at;
+    if (at->second > most->second) most = at;
+  }
+  constexpr double kRounding = 1e-9;
+  const bool gradients = most->second - 1 > kRounding || 1 - least->second > kRounding;
+  const bool norm_alone = !gradients && std::abs(found.reported - 1) > kRounding;
+  std::string verdict = "does not reach it in this case";
+  if (!found.equal_loss)
+    verdict = "excluded: the loss differs";
+  else if (norm_alone)
+    verdict = "the norm alone: gradients are right";
+  else if (!gradients)
+    return false;
+  else if (most->second - least->second < kRounding)
+    verdict = "excluded: one factor on every gradient";
+  else if (can_show(found, ratio, slack))
+    verdict = "COMPATIBLE";
+  std::printf("%-38s loss %.1e  norm %.4fx  families %.4fx %s .. %.4fx %s  %s\n", id.c_str(),
+              found.loss_change, norm_alone ? found.reported : found.overall, least->second,
+              least->first.c_str(), most->second, most->first.c_str(), verdict.c_str());
+  if (every_family)
+    for (const auto& [family, r] : found.families) std::printf("    %10.4fx %s\n", r, family.c_str());
+  return true;
+}
+
+int run_ratios(const std::vector<std::string>& ids, const run::CaseOptions& options, double ratio,
+               double slack, bool every_family) {
+  std::vector<const faults::Fault*> chosen;
+  for (const auto& id : ids) chosen.push_back(&faults::find(id));
+  if (ids.empty())
+    for (const auto& fault : faults::all()) chosen.push_back(&fault);
+  for (CaseSpec spec : expand_cases(options).cases) {
+    std::printf("%s, against %.4g at an equal loss\n", spec.line().c_str(), ratio);
+    std::size_t silent = 0;
+    for (const auto* fault : chosen) {
+      spec.fault = fault->id;
+      silent += !print_ratios(fault->id, gradient_ratios(spec), ratio, slack, every_family);
+      std::fflush(stdout);
+    }
+    if (silent > 0) std::printf("%zu of %zu faults show nothing in this case\n", silent, chosen.size());
+  }
+  return 0;
+}
+
 }  // namespace
 
 void add_faults(CLI::App& app, Chosen& chosen) {
@@ -129,6 +185,26 @@ void add_faults(CLI::App& app, Chosen& chosen) {
   run->add_option("--markdown", options->markdown, "write the table of all faults (docs/faults.md)");
   run->callback([options, &chosen] {
     chosen.run = [o = options] { return run_faults(o->ids, o->sweep, o->markdown); };
+  });
+  struct Ratios {
+    std::vector<std::string> ids;
+    run::CaseOptions cases;
+    double ratio = 1.13, slack = 0.005;
+    bool families = false;
+  };
+  auto ratios = std::make_shared<Ratios>();
+  auto* ratios_verb = verb->add_subcommand(
+      "ratios",
+      "What each fault does to the gradient norm of a case, and which could show a ratio seen elsewhere");
+  ratios_verb->add_option("ids", ratios->ids, "fault ids (default: all)");
+  ratios_verb->add_option("--ratio", ratios->ratio, "gradient norm, parallel over single, as reported")
+      ->check(CLI::PositiveNumber);
+  ratios_verb->add_option("--slack", ratios->slack, "half a unit of its last digit")
+      ->check(CLI::NonNegativeNumber);
+  ratios_verb->add_flag("--families", ratios->families, "print the ratio of every parameter family");
+  add_case_arguments(*ratios_verb, ratios->cases);
+  ratios_verb->callback([ratios, &chosen] {
+    chosen.run = [o = ratios] { return run_ratios(o->ids, o->cases, o->ratio, o->slack, o->families); };
   });
 }
 

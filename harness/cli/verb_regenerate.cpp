@@ -1,23 +1,18 @@
 // meshparity golden regenerate: asks Hugging Face transformers for a golden again and refuses a change it
 // cannot explain.
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <optional>
 
 #include "golden/diff.h"
 #include "golden/store.h"
+#include "harness/cli/child.h"
 #include "harness/cli/verbs.h"
 #include "harness/types/error.h"
 #include "scenarios/load.h"
-
-extern char** environ;
 
 namespace meshparity::cli {
 namespace {
@@ -29,19 +24,8 @@ int run_generator(const std::string& python, const fs::path& source,
                   const std::vector<std::string>& arguments) {
   std::vector<std::string> argv = {python, (source / "golden" / "upstream" / "generate.py").string()};
   argv.insert(argv.end(), arguments.begin(), arguments.end());
-  std::vector<char*> raw;
-  for (auto& word : argv) raw.push_back(word.data());
-  raw.push_back(nullptr);
-  std::cout << std::flush;
-  pid_t pid = 0;
-  if (const int error = ::posix_spawnp(&pid, raw[0], nullptr, nullptr, raw.data(), environ))
-    throw RunError(python + " cannot be started: " + std::strerror(error));
-  int status = 0;
-  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (WIFSIGNALED(status))
-    throw RunError("the golden generator died of signal " + std::to_string(WTERMSIG(status)));
-  if (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 2) return WEXITSTATUS(status);
+  const int code = run_child(argv);
+  if (code == 0 || code == 2) return code;
   throw RunError("the golden generator failed (its message is above)");
 }
 

@@ -41,6 +41,8 @@ void ReportFiles::add_to(CLI::App& verb) {
   verb.add_option("--json", json, "write the verdicts")->group("Reports");
   verb.add_option("--junit", junit, "write JUnit XML")->group("Reports");
   verb.add_option("--markdown", markdown, "write a Markdown summary")->group("Reports");
+  verb.add_option("--matrix", matrix, "write the parity matrix (Markdown): every mesh and model")
+      ->group("Reports");
 }
 
 void require_writable(const std::string& path) {
@@ -64,13 +66,14 @@ void append_line(const std::string& path, const std::string& line) {
 }
 
 void ReportFiles::require_writable() const {
-  for (const auto* path : {&json, &junit, &markdown}) cli::require_writable(*path);
+  for (const auto* path : {&json, &junit, &markdown, &matrix}) cli::require_writable(*path);
 }
 
 void ReportFiles::write(const reports::Run& run, bool every_tensor) const {
   if (!json.empty()) reports::write_file(json, reports::to_json(run, every_tensor));
   if (!junit.empty()) reports::write_file(junit, reports::to_junit(run));
   if (!markdown.empty()) reports::write_file(markdown, reports::to_markdown(run));
+  if (!matrix.empty()) reports::write_file(matrix, reports::to_parity_matrix(run));
 }
 
 void add_report(CLI::App& app, Chosen& chosen) {

@@ -24,7 +24,7 @@ class ReduceLastMicroBatchOnly : public PassOn {
     return part;
   }
   at::Tensor all_reduce(const impl::Group& group, const at::Tensor& x, const impl::Site& site) override {
-    if (site != "gradients.dp") return inner().all_reduce(group, x, site);
+    if (site != "gradients.dp" || units_.empty()) return inner().all_reduce(group, x, site);
     std::vector<at::Tensor> parts;
     for (const auto& unit : units_) parts.push_back(last_[unit]);
     const at::Tensor last = at::cat(parts);
