@@ -84,6 +84,7 @@ std::vector<CheckResult> placement_results(const CaseSpec& spec, const layout::L
     layout::RankHoldings holdings;
     holdings.rank = static_cast<int>(rank);
     holdings.stored = outputs[rank].stored_shapes;
+    holdings.gathered = outputs[rank].gathered_shapes;
     holdings.parameter_bytes = outputs[rank].parameter_bytes;
     for (const auto& record : outputs[rank].records)
       if (record.key == "logits" || record.key == "logprobs" || record.key.rfind("activations/", 0) == 0)

@@ -95,8 +95,10 @@ void write_output(const std::string& path, const impl::RankOutput& output) {
     file.bytes(view.data, view.bytes());
   }
   file.number(output.parameter_bytes);
-  file.number(static_cast<std::int64_t>(output.stored_shapes.size()));
-  for (const auto& [name, shape] : output.stored_shapes) file.text(name), file.shape(shape);
+  for (const auto* shapes : {&output.stored_shapes, &output.gathered_shapes}) {
+    file.number(static_cast<std::int64_t>(shapes->size()));
+    for (const auto& [name, shape] : *shapes) file.text(name), file.shape(shape);
+  }
   file.number(static_cast<std::int64_t>(output.communication.size()));
   for (const auto& event : output.communication)
     file.text(event.site), file.text(event.axis), file.text(event.op), file.number(event.elements_sent);
@@ -115,10 +117,11 @@ impl::RankOutput read_output(const std::string& path) {
     output.records.push_back(std::move(record));
   }
   output.parameter_bytes = file.number();
-  for (std::int64_t left = file.number(); left > 0; --left) {
-    const std::string name = file.text();
-    output.stored_shapes[name] = file.shape();
-  }
+  for (auto* shapes : {&output.stored_shapes, &output.gathered_shapes})
+    for (std::int64_t left = file.number(); left > 0; --left) {
+      const std::string name = file.text();
+      (*shapes)[name] = file.shape();
+    }
   for (std::int64_t left = file.number(); left > 0; --left) {
     impl::CommEvent event;
     event.site = file.text(), event.axis = file.text(), event.op = file.text();

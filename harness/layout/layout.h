@@ -3,7 +3,8 @@
 // together.
 //
 // A key is a tensor's path below /expected of a golden: "logits", "logprobs", "loss/<policy>",
-// "denominators/<policy>", "grad_norm", "grads/<name>", "step<k>/weights/<name>"; also "weights/<name>" and
+// "denominators/<policy>", "grad_norm", "grads/<name>", "step<k>/weights/<name>"; also "weights/<name>",
+// "gathered/<name>" (a parameter as its blocks use it: tp, ep and etp cut it, fsdp does not) and
 // "activations/<name>"; and below "trace/", with or without a step, what is recorded to explain a difference:
 // "trace/weights/<name>" (as loaded), "trace/step2/grads/<name>", "trace/step2/activations/<name>".
 #pragma once
@@ -55,7 +56,9 @@ class LayoutMap {
   // pp index that holds a layer, and whether a parameter or activation of that name is on a stage.
   int stage_of_layer(std::int64_t layer) const;
   bool on_stage(std::string_view name, int pp) const;
-  LocalIndex local_parameter(const ParameterPlacement& placement, const RankCoordinate& at) const;
+  // `gathered`: before fsdp (edp for experts) cuts it, as its blocks use it.
+  LocalIndex local_parameter(const ParameterPlacement& placement, const RankCoordinate& at,
+                             bool gathered) const;
 
   ModelConfig config_;
   Mesh mesh_;

@@ -54,6 +54,7 @@ bool take_step(std::string_view& key) {
 // "step<k>/weights/<name>"), or empty.
 std::string_view parameter_name(std::string_view key) {
   if (starts_with(key, "grads/")) return key.substr(6);
+  if (starts_with(key, "gathered/")) return key.substr(9);
   take_step(key);
   return starts_with(key, "weights/") ? key.substr(8) : std::string_view{};
 }
@@ -158,7 +159,8 @@ bool LayoutMap::on_stage(std::string_view name, int pp) const {
   return last;
 }
 
-LocalIndex LayoutMap::local_parameter(const ParameterPlacement& p, const RankCoordinate& at) const {
+LocalIndex LayoutMap::local_parameter(const ParameterPlacement& p, const RankCoordinate& at,
+                                      bool gathered) const {
   const ExpertCoordinate expert = expert_coordinate_of(mesh_, at);
   // Experts have axes of their own: whole experts over ep, their width over etp, what remains over edp, but
   // only where anything is sharded at all.
@@ -183,7 +185,7 @@ LocalIndex LayoutMap::local_parameter(const ParameterPlacement& p, const RankCoo
     } else {
       list = range(0, p.shape[dim]);
     }
-    if (dim == p.fsdp_dim)
+    if (dim == p.fsdp_dim && !gathered)
       list = slice(list, cut(static_cast<std::int64_t>(list.size()), shard_ranks, shard_index));
     index.indices.push_back(std::move(list));
   }
@@ -231,7 +233,8 @@ LocalIndex LayoutMap::local_of_stage(const std::string& key, int rank) const {
   const std::string_view name = parameter_name(key);
   if (!name.empty()) {
     const auto row = rows_.find(std::string(name));
-    if (row != rows_.end()) return local_parameter(placements_[row->second], at);
+    if (row != rows_.end())
+      return local_parameter(placements_[row->second], at, starts_with(key, "gathered/"));
     throw InputError("'" + key + "': no placement of a parameter of that name");
   }
   throw InputError("'" + key + "': no layout rule for a tensor of that name");

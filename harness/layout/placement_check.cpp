@@ -25,8 +25,7 @@ class PlacementCheck {
     if (mesh.fsdp > 1) axis("fsdp", &Mesh::fsdp);
     if (mesh.ring > 1) axis("ring", &Mesh::ring);
     if (mesh.uly > 1) axis("uly", &Mesh::uly);
-    // Where experts are sharded, edp may take exactly what ep gives: their stored shapes can be the same.
-    if (mesh.ep > 1 && mesh.fsdp == 1) axis("ep", &Mesh::ep);
+    if (mesh.ep > 1) axis("ep", &Mesh::ep);
     if (mesh.tp > 1) axis("tp", &Mesh::tp);
     if (map_.flags().sp && mesh.tp > 1) sequence();
     return std::move(results_);
@@ -82,9 +81,13 @@ class PlacementCheck {
 
   void parameter(const ParameterPlacement& p) {
     CheckResult& result = add(p.name);
-    for (const auto& r : ranks_)
+    for (const auto& r : ranks_) {
       compare(result, r, "stores", find(r.stored, p.name),
               map_.local("weights/" + p.name, r.rank).local_shape());
+      if (!r.gathered.empty())
+        compare(result, r, "computes with", find(r.gathered, p.name),
+                map_.local("gathered/" + p.name, r.rank).local_shape());
+    }
   }
 
   void strangers() {
@@ -171,6 +174,7 @@ class PlacementCheck {
     };
     for (const auto& r : ranks_) {
       for (const auto& [name, shape] : r.stored) look(r, "weights/" + name, shape);
+      for (const auto& [name, shape] : r.gathered) look(r, "gathered/" + name, shape);
       for (const auto& [key, shape] : r.emitted)
         if (is_cut(key)) look(r, key, shape);
     }
@@ -212,9 +216,16 @@ class PlacementCheck {
     const LayoutMap without(map_.config(), mesh, flags, map_.batch(), map_.placements());
     // dp and the context axes cut tokens, ep cuts parameters, the others both.
     const bool tokens_only = size == &Mesh::dp || size == &Mesh::ring || size == &Mesh::uly;
+    // Where experts are sharded, edp may take exactly what ep gives, so only what the blocks use shows ep;
+    // and it shows nothing of fsdp.
+    const auto counts = [&](const std::string& key) {
+      if (tokens_only) return is_cut(key);
+      const bool gathered = key.rfind("gathered/", 0) == 0;
+      if (size == &Mesh::ep && map_.mesh().fsdp > 1) return gathered;
+      return !gathered || size != &Mesh::fsdp;
+    };
     std::int64_t compared = 0;
-    const bool changed = changes(
-        without, size, [&](const std::string& key) { return !tokens_only || is_cut(key); }, compared);
+    const bool changed = changes(without, size, counts, compared);
     verdict(std::string("axis ") + name, changed, compared,
             "no local shape was recorded that this axis cuts");
   }

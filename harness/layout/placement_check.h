@@ -17,6 +17,8 @@ struct RankHoldings {
   int rank = 0;
   std::map<std::string, Shape>
       stored;  // local shape of every parameter it keeps between steps, by checkpoint name
+  std::map<std::string, Shape>
+      gathered;                      // shape of every parameter as its blocks used it; empty: not recorded
   std::int64_t parameter_bytes = 0;  // bytes of these, as the rank counted them
   std::map<std::string, Shape>
       emitted;  // local shape of emitted tensors by key: "logits", "activations/norm", ...

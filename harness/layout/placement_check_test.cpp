@@ -16,6 +16,7 @@ std::vector<RankHoldings> holdings(const LayoutMap& by) {
     r.rank = rank;
     for (const auto& p : by.placements()) {
       r.stored[p.name] = by.local("weights/" + p.name, rank).local_shape();
+      r.gathered[p.name] = by.local("gathered/" + p.name, rank).local_shape();
       r.parameter_bytes += 8 * shape_numel(r.stored[p.name]);
     }
     for (const char* key :
@@ -93,6 +94,18 @@ TEST_CASE("an axis that changes nothing is no axis") {
     CHECK(find(results, "axis tp")->state == State::pass);
     CHECK(find(results, "axis fsdp")->state == State::fail);
   }
+}
+
+TEST_CASE("expert parallelism that computes every expert everywhere stores the same shapes and is found") {
+  const auto says = fixture::map("fsdp5.ep5"), does = fixture::map("fsdp5");
+  CHECK(failing(check_placement(says, holdings(says), DType::float64)) == Names{});
+  const auto results = check_placement(says, holdings(does), DType::float64);
+  CHECK(find(results, "axis ep")->state == State::fail);
+  CHECK(find(results, "axis fsdp")->state == State::pass);
+  const CheckResult* experts = find(results, "model.layers.1.mlp.experts.down_proj");
+  REQUIRE(experts);
+  CHECK(experts->state == State::fail);
+  CHECK(experts->reason == "rank 0 computes with [5,6,7], its part is [1,6,7]");
 }
 
 TEST_CASE("dp that computes the whole batch everywhere is found by its rows") {

@@ -149,7 +149,9 @@ UnitWeights ShardedParameters::gather(const std::string& name_of_unit) const {
     Tensors parameters = split(unit);
     for (std::size_t p = 0; p < unit.count; ++p) {
       const std::string& name = entries_[unit.first + p].row->name;
-      weights.add(name, policy_.computed ? policy_.computed(name, parameters[p]) : parameters[p]);
+      const at::Tensor used = policy_.computed ? policy_.computed(name, parameters[p]) : parameters[p];
+      gathered_shapes_[name] = used.sizes().vec();
+      weights.add(name, used);
     }
   }
   return weights;

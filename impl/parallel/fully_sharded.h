@@ -54,6 +54,8 @@ class ShardedParameters {
   UnitWeights gather(const std::string& unit) const;
 
   const std::vector<Entry>& entries() const { return entries_; }
+  // The shape in which every parameter was last handed to its blocks, by name.
+  const std::map<std::string, Shape>& gathered_shapes() const { return gathered_shapes_; }
   const at::Tensor& values() const { return values_; }        // [all shards of this rank]
   const at::Tensor& gradients() const { return gradients_; }  // same layout; backward adds into it
   // One parameter's shard in a tensor laid out like the buffers.
@@ -83,6 +85,7 @@ class ShardedParameters {
   std::vector<Entry> entries_;
   std::vector<Unit> units_;
   std::map<std::string, std::vector<std::size_t>> together_;  // units that are gathered as one
+  mutable std::map<std::string, Shape> gathered_shapes_;      // a record, no state
   at::Tensor values_, gradients_;
 };
 

@@ -175,6 +175,7 @@ class RankProgram {
     }
     out_.parameter_bytes = static_cast<std::int64_t>(parameters_->values().nbytes());
     for (const auto& e : parameters_->entries()) out_.stored_shapes[e.row->name] = e.shape;
+    out_.gathered_shapes = parameters_->gathered_shapes();
   }
 
  private:

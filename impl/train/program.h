@@ -51,7 +51,8 @@ struct RankOutput {
   std::vector<CommEvent> communication;
   std::int64_t parameter_bytes = 0;  // stored on this rank between steps
   int most_in_flight = 0;            // micro-batches (per chunk) whose activations were kept at once
-  std::map<std::string, Shape> stored_shapes;  // local shape of every stored parameter shard
+  std::map<std::string, Shape> stored_shapes;    // local shape of every stored parameter shard
+  std::map<std::string, Shape> gathered_shapes;  // shape of every parameter as its blocks used it
 };
 
 // Throws RunError (with rank and site) when a collective or a shape disagrees.
