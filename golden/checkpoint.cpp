@@ -9,8 +9,8 @@
 #include <set>
 #include <sstream>
 
-#include "golden/atomic_file.h"
 #include "golden/safetensors.h"
+#include "harness/types/atomic_file.h"
 #include "harness/types/error.h"
 
 namespace meshparity::golden {

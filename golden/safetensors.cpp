@@ -12,9 +12,9 @@
 #include <optional>
 #include <set>
 
-#include "golden/atomic_file.h"
 #include "golden/descriptor.h"
 #include "golden/limits.h"
+#include "harness/types/atomic_file.h"
 #include "harness/types/error.h"
 
 namespace meshparity::golden {

@@ -5,10 +5,10 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "golden/atomic_file.h"
 #include "golden/guard.h"
 #include "golden/hdf5_io.h"
 #include "golden/schema.h"
+#include "harness/types/atomic_file.h"
 #include "harness/types/error.h"
 
 namespace meshparity::golden {

@@ -218,7 +218,8 @@ TEST_CASE("a report that cannot be written is one clear error and leaves what st
   rlimit small = before;
   small.rlim_cur = 1000;
   setrlimit(RLIMIT_FSIZE, &small);
-  CHECK_THROWS_WITH(write_file(path, std::string(5000, 'x')), Catch::Contains("File too large"));
+  CHECK_THROWS_WITH(write_file(path, std::string(5000, 'x')),
+                    Catch::Contains("the file size limit (ulimit -f) is reached"));
   setrlimit(RLIMIT_FSIZE, &before);
   CHECK(content(path) == "old");
   CHECK(folder.entries() == 1);

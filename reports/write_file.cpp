@@ -4,10 +4,10 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <csignal>
 #include <cstring>
 #include <filesystem>
 
+#include "harness/types/atomic_file.h"
 #include "harness/types/error.h"
 #include "reports/report.h"
 
@@ -15,27 +15,6 @@ namespace meshparity::reports {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A file-size limit reached while writing raises SIGXFSZ, which would end the program; held back, write()
-// says EFBIG.
-class HoldFileSizeSignal {
- public:
-  HoldFileSizeSignal() {
-    sigemptyset(&set_);
-    sigaddset(&set_, SIGXFSZ);
-    pthread_sigmask(SIG_BLOCK, &set_, &before_);
-  }
-  ~HoldFileSizeSignal() {
-    const timespec now{0, 0};
-    if (!sigismember(&before_, SIGXFSZ)) sigtimedwait(&set_, nullptr, &now);
-    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-  }
-  HoldFileSizeSignal(const HoldFileSizeSignal&) = delete;
-  HoldFileSizeSignal& operator=(const HoldFileSizeSignal&) = delete;
-
- private:
-  sigset_t set_, before_;
-};
 
 [[noreturn]] void fail(const std::string& path, int error) {
   throw InputError(path + ": cannot be written: " + std::strerror(error));
@@ -55,7 +34,6 @@ int write_all(int fd, const std::string& text) {
 }  // namespace
 
 void write_file(const std::string& path, const std::string& text) {
-  const HoldFileSizeSignal hold;
   struct stat status {};
   // A pipe or a device cannot be replaced; it gets the text as it is.
   if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
@@ -66,21 +44,11 @@ void write_file(const std::string& path, const std::string& text) {
     if (error) fail(path, error);
     return;
   }
+  // What a link points to is replaced, not the link.
   std::error_code ignored;
-  const fs::path resolved =
+  const fs::path target =
       fs::is_symlink(path, ignored) ? fs::weakly_canonical(path, ignored) : fs::path(path);
-  const std::string target = resolved.empty() ? path : resolved.string();
-  const std::string temporary = target + ".part" + std::to_string(::getpid());
-  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) fail(path, errno);
-  int error = write_all(fd, text);
-  if (!error && ::fsync(fd) != 0) error = errno;
-  if (::close(fd) != 0 && !error) error = errno;
-  if (!error && ::rename(temporary.c_str(), target.c_str()) != 0) error = errno;
-  if (error) {
-    ::unlink(temporary.c_str());
-    fail(path, error);
-  }
+  write_atomically(target.empty() ? path : target.string(), text.data(), text.size());
 }
 
 }  // namespace meshparity::reports

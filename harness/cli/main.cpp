@@ -3,7 +3,6 @@
 #include <ATen/Parallel.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -11,7 +10,6 @@
 
 #include "harness/cli/verbs.h"
 #include "harness/run/interruption.h"
-#include "harness/types/error.h"
 
 namespace {
 
@@ -47,9 +45,6 @@ void pin_numerics() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  // A file size limit that is reached must be an error with a name, as a full disk is, not the end of the
-  // process.
-  std::signal(SIGXFSZ, SIG_IGN);
   const std::string verb = argc > 1 ? argv[1] : "";
   const bool regenerate = verb == "golden" && argc > 2 && std::string(argv[2]) == "regenerate";
   for (const auto& handed : kHanded)
@@ -73,22 +68,9 @@ int main(int argc, char** argv) {
       app.add_subcommand(handed.name, handed.help);
   }
   try {
-    app.parse(argc, argv);
-    return chosen.run();
-  } catch (const CLI::Success& success) {
-    return app.exit(success);
-  } catch (const CLI::ParseError& error) {
-    std::cerr << "meshparity: " << error.what() << " (meshparity "
-              << (verb.empty() || verb[0] == '-' ? "" : verb + " ") << "--help lists what there is)\n";
-    return 2;
+    return cli::run_command_line(app, chosen, argc, argv);
   } catch (const run::Interrupted& interrupted) {
     std::cerr << "meshparity: " << interrupted.what << "; no report was written" << std::endl;
     run::end_by_signal(interrupted.signal);
-  } catch (const InputError& error) {
-    std::cerr << "meshparity: " << error.what() << "\n";
-    return 2;
-  } catch (const std::exception& error) {
-    std::cerr << "meshparity: " << error.what() << "\n";
-    return 3;
   }
 }

@@ -23,6 +23,10 @@ void add_demo(CLI::App& app, Chosen& chosen);
 void add_bench(CLI::App& app, Chosen& chosen);
 void add_regenerate(CLI::App& app, Chosen& chosen);
 
+// Reads the command line and runs the chosen verb. Returns its exit code; 2 for wrong usage or input, 3 for
+// any other error, each with one line on stderr. What is not a std::exception passes.
+int run_command_line(CLI::App& app, Chosen& chosen, int argc, char** argv);
+
 inline constexpr char kVersion[] = "0.1.0";
 
 }  // namespace meshparity::cli

@@ -1,4 +1,4 @@
-#include "golden/atomic_file.h"
+#include "harness/types/atomic_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -13,7 +13,7 @@
 
 #include "harness/types/error.h"
 
-namespace meshparity::golden {
+namespace meshparity {
 namespace {
 
 // Holds SIGXFSZ back, so that passing RLIMIT_FSIZE is an error code and not the end of the process, whatever
@@ -95,4 +95,4 @@ void write_atomically(const std::string& path, const void* data, std::size_t byt
   file.commit();
 }
 
-}  // namespace meshparity::golden
+}  // namespace meshparity

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <string>
 
-namespace meshparity::golden {
+namespace meshparity {
 
 class AtomicFile {
  public:
@@ -29,4 +29,4 @@ class AtomicFile {
 // One call for content that is whole in memory.
 void write_atomically(const std::string& path, const void* data, std::size_t bytes);
 
-}  // namespace meshparity::golden
+}  // namespace meshparity
