@@ -10,9 +10,11 @@ TEST_CASE("gloo processes give the verdicts of the in-process engine") {
   struct Row {
     const char *model, *mesh, *sp, *spawn;
   };
-  for (const Row& row : {Row{"tiny-dense", "tp2", "off", "2"}, Row{"tiny-dense", "fsdp2", "off", "2"},
-                         Row{"tiny-moe", "tp3", "on", "3"}, Row{"tiny-dense", "dp3", "off", "3"},
-                         Row{"tiny-moe", "fsdp2.tp2", "off", "4"}, Row{"tiny-dense", "dp2.tp2", "on", "4"}}) {
+  for (const Row& row :
+       {Row{"tiny-dense", "tp2", "off", "2"}, Row{"tiny-dense", "fsdp2", "off", "2"},
+        Row{"tiny-moe", "tp3", "on", "3"}, Row{"tiny-dense", "dp3", "off", "3"},
+        Row{"tiny-moe", "fsdp2.tp2", "off", "4"}, Row{"tiny-dense", "dp2.tp2", "on", "4"},
+        Row{"tiny-moe", "pp2.fsdp2.ep2", "off", "4"}, Row{"tiny-moe", "ring2.uly2", "off", "4"}}) {
     INFO(row.model << " " << row.mesh << " sp " << row.sp);
     const ScratchFolder folder;
     const auto run = [&](std::vector<std::string> engine, const std::string& json) {
