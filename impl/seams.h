@@ -13,13 +13,16 @@
 
 namespace meshparity::impl {
 
-struct Primitives;   // impl/blocks/primitives.h: the ~20 functions of the model
-struct Plan;         // impl/parallel/plan.h: the one sharding table
-struct TokenLayout;  // impl/parallel/token_layout.h: which tokens a rank holds
-struct ContextEdit;  // impl/blocks/context_tables.h: how tokens and heads travel over ring and uly
-struct Normaliser;   // impl/train/loss.h: counts and scales
-struct Optimizer;    // impl/train/optimizer.h: AdamW, zeroing, norm and clipping
-struct DtypePolicy;  // impl/blocks/dtype_policy.h
+struct Primitives;      // impl/blocks/primitives.h: the ~20 functions of the model
+struct Plan;            // impl/parallel/plan.h: the one sharding table
+struct TokenLayout;     // impl/parallel/token_layout.h: which tokens a rank holds
+struct PackingEdit;     // impl/blocks/packed_tokens.h: what the layers know about the tokens
+struct ContextEdit;     // impl/blocks/context_tables.h: how tokens and heads travel over ring and uly
+struct Normaliser;      // impl/train/loss.h: counts and scales
+struct Optimizer;       // impl/train/optimizer.h: AdamW, zeroing, norm and clipping
+struct GradientGroups;  // impl/parallel/data.h: the ranks over which gradients are summed
+struct PipelineRunner;  // impl/parallel/pipeline.h: what carries out the schedule's actions
+struct DtypePolicy;     // impl/blocks/dtype_policy.h
 
 // Each hook edits the object just built for this rank, before it is used. Null = leave as it is.
 struct Seams {
@@ -27,9 +30,12 @@ struct Seams {
   std::function<void(Primitives&)> primitives;
   std::function<void(Plan&, const Mesh&)> plan;
   std::function<void(TokenLayout&, const Mesh&, int rank)> layout;
+  std::function<void(PackingEdit&)> packing;  // once per micro-batch
   std::function<void(ContextEdit&)> context;  // once per micro-batch
   std::function<void(Normaliser&)> normaliser;
   std::function<void(Optimizer&)> optimizer;
+  std::function<void(GradientGroups&)> gradient_groups;
+  std::function<void(PipelineRunner&)> pipeline;  // once per pass
   std::function<void(DtypePolicy&)> dtypes;
 };
 

@@ -4,7 +4,6 @@
 #include "impl/blocks/feed_forward.h"
 #include "impl/blocks/gated_delta_net.h"
 #include "impl/blocks/moe.h"
-#include "impl/blocks/recompute.h"
 
 namespace meshparity::impl {
 namespace {
@@ -49,7 +48,7 @@ at::Tensor decoder_layers(const BlockContext& context, const ShardedParameters& 
       return decoder_layer(context, parameters, i, y, nullptr);
     };
     const auto first = [&](const at::Tensor& y) { return decoder_layer(context, parameters, i, y, record); };
-    x = recompute ? recomputed(x, first, again) : first(x);
+    x = recompute ? context.primitives.recomputed(x, first, again) : first(x);
   }
   return x;
 }

@@ -14,7 +14,7 @@ at::Tensor routed_experts(const BlockContext& context, const UnitWeights& w, con
   if (context.expert.group->size() == 1) return f.experts_ffn(x, routing, gate_up, down);
 
   const ExpertRoutes routes =
-      expert_routes(context.expert, routing.experts, context.config.num_experts, site + ".experts");
+      f.expert_routes(context.expert, routing.experts, context.config.num_experts, site + ".experts");
   const at::Tensor arrived = dispatch(context.expert, routes, x, site + ".experts");
   const Routing one_each{at::ones({arrived.size(0), 1}, arrived.options().requires_grad(false)),
                          routes.experts.unsqueeze(1)};

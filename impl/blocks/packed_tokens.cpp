@@ -181,4 +181,14 @@ PackedTokens with_documents(const PackedTokens& tokens, const std::vector<std::i
   return out;
 }
 
+PackedTokens with_positions(const PackedTokens& tokens, const std::vector<std::int64_t>& positions,
+                            const ModelConfig& config) {
+  TORCH_CHECK(static_cast<std::int64_t>(positions.size()) == 3 * tokens.tokens,
+              "with_positions: ", positions.size(), " positions for ", tokens.tokens, " tokens");
+  PackedTokens out = tokens;
+  build_rope(positions, config, tokens.options.dtype, out);
+  move_tables(out);
+  return out;
+}
+
 }  // namespace meshparity::impl

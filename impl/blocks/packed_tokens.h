@@ -15,6 +15,8 @@
 
 namespace meshparity::impl {
 
+struct MicroBatchTokens;  // impl/parallel/token_layout.h
+
 // Queries [begin, end) and the keys [key_begin, end) they may see: from the start of the first query's
 // document.
 struct AttentionBlock {
@@ -80,5 +82,17 @@ PackedTokens pack_documents(const std::vector<std::int64_t>& documents, std::int
 
 // The same tokens and positions, cut into other documents: what a mixer sees that was told wrong boundaries.
 PackedTokens with_documents(const PackedTokens& tokens, const std::vector<std::int64_t>& documents);
+// The same tokens and documents at other positions [3*T]: what attention sees that was told wrong positions.
+PackedTokens with_positions(const PackedTokens& tokens, const std::vector<std::int64_t>& positions,
+                            const ModelConfig& config);
+
+// What a decorator of the packing sees: the tables just built for one micro-batch, and what they were built
+// from. With context parallelism they hold positions alone.
+struct PackingEdit {
+  PackedTokens& packed;
+  const MicroBatchTokens& tokens;
+  std::int64_t micro_batch;
+  const ModelConfig& config;
+};
 
 }  // namespace meshparity::impl

@@ -7,6 +7,7 @@
 #include "impl/blocks/delta_rule.h"
 #include "impl/blocks/embedding.h"
 #include "impl/blocks/linear.h"
+#include "impl/blocks/recompute.h"
 #include "impl/blocks/rms_norm.h"
 #include "impl/blocks/rope.h"
 #include "impl/parallel/context_ulysses.h"
@@ -34,6 +35,8 @@ Primitives aten_primitives() {
   p.route = route;
   p.experts_ffn = experts_ffn;
   p.combine = combine;
+  p.expert_routes = expert_routes;
+  p.recomputed = recomputed;
   p.embedding_lookup = embedding_lookup;
   p.logit_max = logit_max;
   p.logit_sums = logit_sums;

@@ -9,6 +9,7 @@
 #include "impl/blocks/experts.h"
 #include "impl/blocks/packed_tokens.h"
 #include "impl/parallel/context_state.h"
+#include "impl/parallel/expert.h"
 #include "impl/parallel/partial_attention.h"
 
 namespace meshparity::impl {
@@ -56,6 +57,14 @@ struct Primitives {
   Entry<Tensor(const Tensor& x, const Routing& routing, const Tensor& gate_up, const Tensor& down)>
       experts_ffn;
   Entry<Tensor(const Tensor& pairs, const Tensor& weights)> combine;
+  // expert.h
+  Entry<ExpertRoutes(const ExpertParallel& ep, const Tensor& experts, std::int64_t expert_count,
+                     const Site& site)>
+      expert_routes;
+  // recompute.h
+  Entry<Tensor(const Tensor& x, const std::function<Tensor(const Tensor&)>& first,
+               std::function<Tensor(const Tensor&)> again)>
+      recomputed;
   // embedding.h, cross_entropy.h
   Entry<Tensor(const Tensor& table, const Tensor& ids, std::int64_t begin)> embedding_lookup;
   Entry<Tensor(const Tensor& logits)> logit_max;

@@ -38,6 +38,10 @@ PackedTokens packed(const std::vector<std::int64_t>& lengths, std::int64_t atten
   return pack_tokens(documents, positions, small_config(), options);
 }
 
+bool same_rope(const PackedTokens& a, const PackedTokens& b) {
+  return at::equal(a.rope_cos, b.rope_cos) && at::equal(a.rope_sin, b.rope_sin);
+}
+
 double worst(const at::Tensor& got, const at::Tensor& want) {
   return got.numel() ? (got - want).abs().max().item<double>() : 0;
 }
@@ -55,6 +59,17 @@ void check_documents_are_alone(const std::vector<std::int64_t>& lengths, const a
 }
 
 }  // namespace
+
+TEST_CASE("packing with other positions is what packing with them from the start is") {
+  const PackedTokens tokens = packed({3, 4});
+  std::vector<std::int64_t> positions;
+  for (std::int64_t i = 0; i < 3 * 7; ++i) positions.push_back((5 * i) % 11);
+  const PackedTokens moved = with_positions(tokens, positions, small_config());
+  CHECK(same_rope(moved, pack_tokens(tokens.documents, positions, small_config(), tokens.options)));
+  CHECK_FALSE(same_rope(moved, tokens));
+  CHECK(moved.documents == tokens.documents);
+  CHECK_THROWS(with_positions(tokens, {1, 2, 3}, small_config()));
+}
 
 TEST_CASE("the gradient check sees one wrong element") {
   Draw draw;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,12 @@ struct PipelineAction {
   bool forward = true;
   int chunk = 0;        // index in stages_of
   int micro_batch = 0;  // of the batch
+};
+
+// What carries out one action on this rank: a forward with its messages, or a backward with its. An entry, so
+// that timing and tracing are decorators.
+struct PipelineRunner {
+  std::function<void(const PipelineAction&)> run;
 };
 
 // What pp index `index` does, in order. gpipe: all forwards, then all backwards. 1f1b: as many forwards ahead

@@ -141,7 +141,10 @@ class RankProgram {
     normaliser_.sum_over_data_ranks = [this](const at::Tensor& counts) {
       return collectives_->all_reduce(*groups_.data, counts.to(inputs_.device), "loss.counts").to(at::kCPU);
     };
-    edit_context_ = seams.context;
+    edit_context_ = seams.context, edit_packing_ = seams.packing, wrap_runner_ = seams.pipeline;
+    gradient_groups_ = {groups_.tp, groups_.kv_replicas, groups_.replicas, groups_.expert_replicas,
+                        groups_.tied};
+    offer(seams.gradient_groups, gradient_groups_);
     offer(seams.normaliser, normaliser_);
     normaliser_.globalise();
     sequence_ = layout.sequence;
@@ -160,9 +163,7 @@ class RankProgram {
                         first ? (inputs_.activations ? "activations/" : "")
                               : (inputs_.trace ? trace + "activations/" : ""));
       if (!backward) break;
-      reduce_gradients(
-          *parameters_, *collectives_,
-          {groups_.tp, groups_.kv_replicas, groups_.replicas, groups_.expert_replicas, groups_.tied});
+      reduce_gradients(*parameters_, *collectives_, gradient_groups_);
       const bool emit = first && inputs_.gradients;
       if (emit) record_all("grads/", parameters_->gradients());
       if (!first && inputs_.trace) record_all(trace + "grads/", parameters_->gradients());
@@ -220,6 +221,8 @@ class RankProgram {
           edit_context_(edit);
         }
       }
+      PackingEdit edit{micro_batch.packed, tokens, static_cast<std::int64_t>(m), inputs_.config};
+      offer(edit_packing_, edit);
       micro_batch.input.ids = index_tensor(tokens.ids, inputs_.device);
       micro_batch.input.labels = index_tensor(tokens.labels, inputs_.device);
       micro_batch.input.vocabulary_begin = plan_.vocabulary().begin;
@@ -283,7 +286,7 @@ class RankProgram {
     const auto schedule =
         pipeline_schedule(inputs_.mesh, inputs_.flags, plan_.at.pp, static_cast<int>(micro_batches_.size()));
     out_.most_in_flight = most_in_flight(schedule);
-    for (const PipelineAction& action : schedule) {
+    PipelineRunner runner{[&](const PipelineAction& action) {
       const auto key = std::pair(action.chunk, action.micro_batch);
       const PipelineStage& stage = stages_[action.chunk];
       if (action.forward) {
@@ -293,7 +296,9 @@ class RankProgram {
         backpropagate(stage, action.micro_batch, pass.in_flight.at(key));
         pass.in_flight.erase(key);
       }
-    }
+    }};
+    offer(wrap_runner_, runner);
+    for (const PipelineAction& action : schedule) runner.run(action);
     collectives_->finish_sends();
     for (const auto& name : pass.activation_order)
       record(activation_path + name, at::cat(pass.activations.at(name)));
@@ -390,6 +395,9 @@ class RankProgram {
   Optimizer optimizer_;
   Normaliser normaliser_;
   std::function<void(ContextEdit&)> edit_context_;
+  std::function<void(PackingEdit&)> edit_packing_;
+  std::function<void(PipelineRunner&)> wrap_runner_;
+  GradientGroups gradient_groups_;
   bool sequence_ = false;  // the residual stream is cut over tp
   std::vector<PipelineStage> stages_;
   std::vector<MicroBatch> micro_batches_;
