@@ -5,7 +5,10 @@
 //   rows = [[9, 4], [1], [3, 1, 17]]   one list per row: document lengths
 //   micro_batches = [2, 1]             rows per micro-batch; absent = one micro-batch of all rows
 //   masked = [[5, 9]]                  half-open ranges of token numbers without a label (a document's end
-//   has none anyway) [train]                            lr, beta1, beta2, eps, weight_decay, max_grad_norm,
+//   has none anyway)
+//   grids = [[12, 3, 4]]               from token 12 on 3 x 4 tokens of one document have the positions of an
+//   image of 3 rows and 4 columns; text goes on behind the larger side. Absent = index in the document
+//   [train]                            lr, beta1, beta2, eps, weight_decay, max_grad_norm,
 //   num_tokens, loss, steps
 #include <algorithm>
 #include <filesystem>
@@ -81,8 +84,61 @@ std::vector<bool> read_mask(const Fields& f, const std::string& file, std::int64
   return masked;
 }
 
+struct Grid {
+  std::int64_t begin = 0, height = 1, width = 1;
+  std::int64_t end() const { return begin + height * width; }
+};
+
+// The grids in the order of their tokens, each inside one document.
+std::vector<Grid> read_grids(const Fields& f, const std::string& file, const Batch& batch) {
+  std::vector<Grid> grids;
+  const Json& list = f.raw("grids");
+  if (!list.is_array()) f.fail("grids", "must be a list of [first token, rows, columns]");
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const std::string field = "grids[" + std::to_string(i) + "]";
+    if (!list[i].is_array() || list[i].size() != 3) f.fail(field, "must be [first token, rows, columns]");
+    const auto number = [&](std::size_t at, std::int64_t least) {
+      return whole_of(list[i][at], file, field + "[" + std::to_string(at) + "]", least,
+                      batch.document_offsets.back());
+    };
+    const Grid grid{number(0, 0), number(1, 1), number(2, 1)};
+    const auto& ends = batch.document_offsets;
+    const auto end = std::upper_bound(ends.begin(), ends.end(), grid.begin);
+    if (end == ends.end() || grid.end() > *end) f.fail(field, "does not lie inside one document");
+    if (!grids.empty() && grid.begin < grids.back().end())
+      f.fail(field, "begins before the end of the one before it");
+    grids.push_back(grid);
+  }
+  return grids;
+}
+
+// Positions (t, h, w): text counts on all three axes, an image stays where it begins on the first and has
+// rows and columns on the others; what follows it goes on behind its larger side. Source: qwen35.md 1.8.
+void lay_out_positions(const std::vector<Grid>& grids, Batch& batch) {
+  const auto n = static_cast<std::size_t>(batch.document_offsets.back());
+  batch.position_ids.assign(3 * n, 0);
+  const auto place = [&](std::int64_t token, std::int64_t t, std::int64_t h, std::int64_t w) {
+    const auto at = static_cast<std::size_t>(token);
+    batch.position_ids[at] = t, batch.position_ids[n + at] = h, batch.position_ids[2 * n + at] = w;
+  };
+  auto grid = grids.begin();
+  for (std::int64_t d = 0; d < batch.documents(); ++d) {
+    std::int64_t next = 0;
+    for (std::int64_t token = batch.document(d).begin; token < batch.document(d).end;) {
+      if (grid == grids.end() || token < grid->begin) {
+        place(token++, next, next, next), ++next;
+        continue;
+      }
+      for (std::int64_t i = 0; i < grid->height * grid->width; ++i)
+        place(token++, next, next + i / grid->width, next + i % grid->width);
+      next += std::max(grid->height, grid->width);
+      ++grid;
+    }
+  }
+}
+
 void check_keys(const Fields& f) {
-  f.only({"seed", "rows", "micro_batches", "masked", "train"});
+  f.only({"seed", "rows", "micro_batches", "masked", "grids", "train"});
 }
 
 double positive(const Fields& f, const std::string& key, double fallback) {
@@ -118,6 +174,7 @@ Batch load_batch(const std::string& name_or_path, const ModelConfig& config) {
   for (std::int64_t d = 0; d < batch.documents(); ++d)
     for (std::int64_t t = batch.document(d).begin; t + 1 < batch.document(d).end; ++t)
       if (!masked[t]) batch.labels[t] = batch.token_ids[t + 1];
+  if (f.has("grids")) lay_out_positions(read_grids(f, source.path, batch), batch);
   batch.validate(source.path, config.vocab_size);
   return batch;
 }

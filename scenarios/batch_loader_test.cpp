@@ -140,4 +140,26 @@ TEST_CASE("a case file loses its comments and keeps its line numbers") {
   CHECK_THROWS_AS(load_cases("no-such"), InputError);
 }
 
+TEST_CASE("positions of grids: rows and columns, and text behind the larger side") {
+  // Document 0: one word, an image of 2 x 3, one word. Document 1: text. Document 2: an image of 2 x 1 alone.
+  const TemporaryFile file("seed = 3\nrows = [[8, 2], [2]]\ngrids = [[1, 2, 3], [10, 2, 1]]\n", ".toml");
+  const Batch b = load_batch(file.path(), vocabulary(61));
+  CHECK(b.position_ids == std::vector<std::int64_t>{0, 1, 1, 1, 1, 1, 1, 4, 0, 1, 0, 0,    // t
+                                                    0, 1, 1, 1, 2, 2, 2, 4, 0, 1, 0, 1,    // h
+                                                    0, 1, 2, 3, 1, 2, 3, 4, 0, 1, 0, 0});  // w
+  const TemporaryFile text("seed = 3\nrows = [[8, 2], [2]]\n", ".toml");
+  CHECK(load_batch(text.path(), vocabulary(61)).position_ids.empty());
+}
+
+TEST_CASE("grids that do not fit are refused by their field") {
+  const std::string head = "seed = 3\nrows = [[8, 2], [2]]\n";
+  CHECK(refusal_of(head + "grids = 5\n") == "grids: must be a list of [first token, rows, columns]");
+  CHECK(refusal_of(head + "grids = [[1, 2]]\n") == "grids[0]: must be [first token, rows, columns]");
+  CHECK(refusal_of(head + "grids = [[6, 1, 3]]\n") == "grids[0]: does not lie inside one document");
+  CHECK(refusal_of(head + "grids = [[12, 1, 1]]\n") == "grids[0]: does not lie inside one document");
+  CHECK(refusal_of(head + "grids = [[1, 2, 2], [4, 1, 1]]\n") ==
+        "grids[1]: begins before the end of the one before it");
+  CHECK(refusal_of(head + "grids = [[1, 0, 2]]\n").rfind("grids[0][1]: ", 0) == 0);
+}
+
 }  // namespace meshparity::scenarios

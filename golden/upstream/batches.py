@@ -21,6 +21,7 @@ class Batch:
     document_offsets: np.ndarray  # [D+1] in tokens
     row_offsets: np.ndarray  # [R+1] in documents
     micro_batch_offsets: np.ndarray  # [M+1] in rows
+    position_ids: np.ndarray | None = None  # [3, N] (t, h, w); None = index in the document on all three axes
 
     def documents(self):
         """Half-open token ranges, one per document."""
@@ -42,6 +43,21 @@ def next_token_labels(token_ids, document_offsets):
     return labels
 
 
+def grid_positions(grids, document_offsets):
+    """Positions [3, N] where `grids` [(first token, rows, columns)] are laid out as images, the rest as text."""
+    positions = np.zeros((3, int(document_offsets[-1])), dtype=np.int64)
+    starts = {first: (rows, columns) for first, rows, columns in grids}
+    for begin, end in zip(document_offsets[:-1].tolist(), document_offsets[1:].tolist()):
+        token, following = begin, 0
+        while token < end:
+            rows, columns = starts.get(token, (1, 1))
+            cells = np.arange(rows * columns)
+            positions[:, token:token + rows * columns] = following + np.stack(
+                [np.zeros_like(cells), cells // columns, cells % columns])
+            token, following = token + rows * columns, following + max(rows, columns)
+    return positions
+
+
 def read_batch(path, vocab_size):
     """The batch and the train section ({} if absent) of a TOML file. Raises ValueError naming file and field."""
     path = Path(path)
@@ -51,7 +67,7 @@ def read_batch(path, vocab_size):
             raise ValueError(f"{path}: {field}: {why}")
 
     spec = tomllib.loads(path.read_text())
-    unknown = set(spec) - {"seed", "rows", "micro_batches", "masked", "train"}
+    unknown = set(spec) - {"seed", "rows", "micro_batches", "masked", "grids", "train"}
     require(not unknown, ", ".join(sorted(unknown)), "unknown field")
     rows = spec.get("rows")
     require(isinstance(rows, list) and rows and all(isinstance(row, list) and row for row in rows), "rows",
@@ -73,5 +89,11 @@ def read_batch(path, vocab_size):
     for begin, end in spec.get("masked", []):
         require(0 <= begin <= end <= total, "masked", f"[{begin}, {end}] is not a range of {total} tokens")
         labels[begin:end] = IGNORE
-    batch = Batch(token_ids, labels, document_offsets, offsets([len(row) for row in rows]), offsets(micro))
+    grids = spec.get("grids", [])
+    for first, height, width in grids:
+        document = int(np.searchsorted(document_offsets, first, side="right"))
+        require(0 <= first < total and first + height * width <= document_offsets[document], "grids",
+                f"[{first}, {height}, {width}] does not lie inside one document")
+    batch = Batch(token_ids, labels, document_offsets, offsets([len(row) for row in rows]), offsets(micro),
+                  grid_positions(grids, document_offsets) if grids else None)
     return batch, train

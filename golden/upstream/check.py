@@ -8,8 +8,7 @@ parser, here, rank, world = argparse.ArgumentParser(), pathlib.Path(__file__).pa
 parser.add_argument("--fsdp", action="store_true")
 parser.add_argument("--dtype", choices=("float64", "float32"), default="float64")
 args = parser.parse_args()
-if args.dtype == "float64":
-    __import__("lift").lift()  # lift.py: the library's casts to float32 become casts to float64
+args.dtype == "float64" and __import__("lift").lift()  # lift.py: the library's casts to float32 become casts to float64
 dtype, batch = getattr(torch, args.dtype), load_file(here / "batch.safetensors")
 ids, labels, offsets = batch["token_ids"], batch["labels"], batch["document_offsets"].tolist()
 documents, valid = [slice(*ends) for ends in zip(offsets, offsets[1:])], (labels != -100).sum()
@@ -24,7 +23,8 @@ logits, logprobs = torch.zeros(len(ids), model.config.vocab_size, dtype=dtype), 
 for turn in range(0, len(documents), world):  # each rank one document; a rank without one takes part with weight 0
     mine = turn + rank < len(documents)
     d = documents[turn + rank if mine else 0]
-    out = model(input_ids=ids[None, d], use_cache=False).logits[0]  # <- every document alone
+    at = torch.cat([torch.arange(len(ids[d]))[None], batch["position_ids"][:, d]])[:, None] if "position_ids" in batch else None
+    out = model(input_ids=ids[None, d], position_ids=at, use_cache=False).logits[0]  # <- every document alone
     ce = torch.nn.functional.cross_entropy(out, labels[d], reduction="none")  # <- labels[t] is token t+1, or -100
     (mine * world * ce.sum() / max(valid, 1)).backward()  # <- valid labels of all ranks; FSDP divides by world
     if mine:

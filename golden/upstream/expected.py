@@ -15,7 +15,11 @@ def document_cross_entropies(model, batch, begin, end):
     """Logits [n, V] and cross entropies [n] (0 where the label is ignored) of one document."""
     ids = torch.from_numpy(batch.token_ids[begin:end])
     labels = torch.from_numpy(batch.labels[begin:end])
-    logits = model(input_ids=ids[None], use_cache=False).logits[0]
+    positions = None
+    if batch.position_ids is not None:  # four rows: the index that masks are made of, then (t, h, w)
+        index = torch.arange(end - begin)[None]
+        positions = torch.cat([index, torch.from_numpy(batch.position_ids[:, begin:end])])[:, None]
+    logits = model(input_ids=ids[None], position_ids=positions, use_cache=False).logits[0]
     return logits, F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
 
 

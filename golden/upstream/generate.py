@@ -32,7 +32,9 @@ HELD = {"none": ("grads", "steps"), "steps": ("grads",), "grads": ()}  # what is
 PACKAGED = {("tiny-dense", "single"): (), ("tiny-moe", "single"): (),
             ("tiny-dense", "packed-odd"): ("grads",), ("tiny-moe", "packed-odd"): ("grads",),
             ("tiny-dense", "boundaries"): ("grads",), ("tiny-moe", "boundaries"): ("grads",),
-            ("tiny-dense", "rows"): ("grads", "steps"), ("tiny-moe", "rows"): ("grads", "steps")}
+            ("tiny-dense", "grids"): ("grads",), ("tiny-moe", "grids"): ("grads",),
+            ("tiny-dense", "rows"): ("grads", "steps"), ("tiny-moe", "rows"): ("grads", "steps"),
+            ("tiny-tied", "rows"): ("grads", "steps")}
 
 
 def find(name, folder, suffix):
@@ -53,13 +55,14 @@ def train_json(section):
 
 def inputs_of(batch):
     """The /inputs tree; a batch of one micro-batch is written with its offsets too."""
-    return {f"inputs/{name}": getattr(batch, name) for name in Batch.__dataclass_fields__}
+    return {f"inputs/{name}": getattr(batch, name) for name in Batch.__dataclass_fields__
+            if getattr(batch, name) is not None}
 
 
 def batch_from(content):
     rows = content["inputs/row_offsets"]
     content = {"inputs/micro_batch_offsets": offsets([len(rows) - 1]), **content}
-    return Batch(*(content[f"inputs/{name}"] for name in Batch.__dataclass_fields__))
+    return Batch(*(content.get(f"inputs/{name}") for name in Batch.__dataclass_fields__))
 
 
 def check_routing(counts):

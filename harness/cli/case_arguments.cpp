@@ -14,8 +14,10 @@ void add_case_arguments(CLI::App& app, run::CaseOptions& o) {
     app.add_option(name, values, help)->delimiter(',')->group("Cases");
   };
   list("--model", o.model,
-       "tiny-dense, tiny-moe, a config.json, a Hugging Face directory, or shape:layers=ga:heads=4/2");
-  list("--batch", o.batch, "single, packed-odd, rows, boundaries, a batch TOML, or tokens:5+1/3//7:mask=40");
+       "tiny-dense, tiny-moe, tiny-tied, a config.json, a Hugging Face directory, or "
+       "shape:layers=ga:heads=4/2");
+  list("--batch", o.batch,
+       "single, packed-odd, rows, boundaries, grids, a batch TOML, or tokens:5+1/3//7:mask=40");
   list("--golden", o.golden, "golden file(s), instead of --model and --batch");
   list("--mesh", o.mesh, "tp2.fsdp2, a comma list, world=8, world<=8");
   list("--axes", o.axes, "axes that world=8 and world<=8 may use (default: all)");

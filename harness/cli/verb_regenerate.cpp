@@ -115,7 +115,7 @@ void add_regenerate(CLI::App& app, Chosen& chosen) {
   auto* verb = golden->add_subcommand("regenerate",
                                       "Ask Hugging Face transformers again; refuse an unexplained change");
   verb->add_option("--model", options->model, "tiny-dense, tiny-moe or a config.json")->required();
-  verb->add_option("--batch", options->batch, "single, packed-odd, rows, boundaries or a batch TOML")
+  verb->add_option("--batch", options->batch, "single, packed-odd, rows, boundaries, grids or a batch TOML")
       ->required();
   verb->add_option("--to", options->to, "file to write (default: the packaged one)");
   verb->add_option("--reason", options->reason, "why the numbers may change; stored in the file");
