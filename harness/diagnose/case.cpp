@@ -260,11 +260,14 @@ Diagnosis diagnose_case(const CaseEvidence& evidence) {
     load_rules(view, causes);
     count_rules(view, causes);
     input_rules(view, causes);
+    row_rules(view, causes);
     label_rules(view, causes);
     forward_rules(view, causes);
     loss_rules(view, causes);
     policy_rules(view, causes);
     backward_rules(view, causes);
+    expert_rules(view, causes);
+    pipeline_rules(view, causes);
     norm_rules(view, causes);
     update_rules(view, causes);
     replica_rules(view, causes);

@@ -1,7 +1,8 @@
 // From everything that one case shows to where it starts and what causes it: the tensors are ordered as they
 // come into being (weights as loaded, counts, forward, backward, norm, update, then the next step), the first
 // wrong one is the place, and rules look at it together with what is right and wrong around it. The rules
-// stand in case_inputs.cpp, case_forward.cpp, case_backward.cpp and case_update.cpp; to add one: a function
+// stand in case_inputs.cpp, case_forward.cpp, case_backward.cpp, case_experts.cpp, case_pipeline.cpp and
+// case_update.cpp; to add one: a function
 // there, its line in case.cpp, and a planted case in case_test.cpp.
 #pragma once
 

@@ -71,6 +71,26 @@ double common_factor(const CaseView& view) {
   return factor;
 }
 
+// Squares of the expert gradients that no rank with index 0 on this axis holds.
+double expert_squares_off(const CaseView& view, const Axis& axis) {
+  double squares = 0;
+  for (const auto& p : view.map.placements()) {
+    const CaseTensor* gradient = p.expert ? view.find("grads/" + p.name) : nullptr;
+    if (!gradient) continue;
+    std::set<std::int64_t> held;
+    for (int rank = 0; rank < view.map.world(); ++rank)
+      if (axis.index(rank) == 0) {
+        const auto index = view.map.local("grads/" + p.name, rank);
+        if (index.local_shape()[1] == p.shape[1] && index.local_shape()[2] == p.shape[2])
+          held.insert(index.indices[0].begin(), index.indices[0].end());
+      }
+    const std::int64_t inner = gradient->want.numel() / p.shape[0];
+    for (std::int64_t i = 0; i < gradient->want.numel(); ++i)
+      if (!held.count(i / inner)) squares += gradient->want.at(i) * gradient->want.at(i);
+  }
+  return squares;
+}
+
 }  // namespace
 
 void backward_rules(const CaseView& view, std::vector<Cause>& causes) {
@@ -187,6 +207,15 @@ void norm_rules(const CaseView& view, std::vector<Cause>& causes) {
             {"gradient norm counts " + std::string(subset.name) + " on one rank of " + axis.name + " only",
              values, 0.9});
     }
+  for (const auto& axis : axes_of(view.map.mesh())) {
+    const double missing = expert_squares_off(view, axis);
+    if (missing > 0 && std::fabs(excess + missing) <= 1e-9 * std::fabs(excess))
+      causes.push_back({"gradient norm counts the experts of " + axis.name + " index 0 only",
+                        "got^2 - want^2 = " + short_number(excess) +
+                            ", minus the squares of the experts that no rank of that index holds; all "
+                            "gradients are right",
+                        0.97});
+  }
   for (auto cause : shape_causes(view, *norm)) causes.push_back(std::move(cause));
   causes.push_back({"gradient norm of right gradients is wrong",
                     "got " + short_number(got) + ", want " + short_number(want), 0.5});

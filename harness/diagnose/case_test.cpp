@@ -1,158 +1,11 @@
 // Whole cases with one thing planted: the first divergence and the cause must be named, and a right case must
-// name nothing.
-#include "harness/diagnose/case.h"
-
+// name nothing. Gradients stand in case_backward_test.cpp.
 #include <catch2/catch.hpp>
-#include <cmath>
-#include <functional>
-#include <map>
 
-#include "harness/layout/layout_fixture.h"
-#include "harness/types/generator.h"
+#include "harness/diagnose/planted_case.h"
 
 namespace meshparity::diagnose {
 namespace {
-
-namespace fixture = layout::fixture;
-
-// A case in which all that a run records is right at first. Expected values are random, but logprobs are
-// those of the logits and the loss, counts and norm follow from them.
-class PlantedCase {
- public:
-  explicit PlantedCase(const std::string& mesh, bool sp = false) : map_(make_map(mesh, sp)) {
-    const auto& config = map_.config();
-    for (const auto& p : map_.placements()) {
-      add("trace/weights/" + p.name, p.shape);
-      add("grads/" + p.name, p.shape);
-      add("step1/weights/" + p.name, p.shape);
-      add("step2/weights/" + p.name, p.shape);
-      add("trace/step2/grads/" + p.name, p.shape);
-    }
-    const Shape residual = {map_.batch().tokens(), config.hidden_size};
-    for (const char* name :
-         {"embed", "layers.0.mixer", "layers.0.ffn", "layers.1.mixer", "layers.1.ffn", "norm"}) {
-      add(std::string("activations/") + name, residual);
-      add(std::string("trace/step2/activations/") + name, residual);
-    }
-    add("logits", {map_.batch().tokens(), config.vocab_size});
-    add("logprobs", {map_.batch().tokens()});
-    for (const char* key : {"denominators/token_mean", "loss/token_mean", "grad_norm"}) add(key, {});
-    set("logprobs", [this](std::int64_t t) { return logprob(t, map_.batch().labels[t]); });
-    set("denominators/token_mean", [this](std::int64_t) { return valid(); });
-    set("loss/token_mean", [this](std::int64_t) { return -sum("logprobs") / valid(); });
-    set("grad_norm", [this](std::int64_t) { return std::sqrt(squares([](const auto&) { return true; })); });
-  }
-
-  double logprob(std::int64_t t, std::int64_t label) const {
-    if (label < 0) return 0;
-    const auto& logits = want.at("logits");
-    const std::int64_t width = logits.shape[1];
-    double total = 0;
-    for (std::int64_t v = 0; v < width; ++v) total += std::exp(logits.view().at(t * width + v));
-    return logits.view().at(t * width + label) - std::log(total);
-  }
-  double valid() const {
-    double n = 0;
-    for (const auto label : map_.batch().labels) n += label >= 0;
-    return n;
-  }
-  double sum(const std::string& key) const {
-    double s = 0;
-    for (std::int64_t i = 0; i < want.at(key).numel(); ++i) s += want.at(key).view().at(i);
-    return s;
-  }
-  double squares(const std::function<bool(const ParameterPlacement&)>& counts) const {
-    double s = 0;
-    for (const auto& p : map_.placements()) {
-      const auto& g = want.at("grads/" + p.name);
-      for (std::int64_t i = 0; counts(p) && i < g.numel(); ++i) s += g.view().at(i) * g.view().at(i);
-    }
-    return s;
-  }
-
-  double* at(const std::string& key) { return got.at(key).as<double>(); }
-  const double* right(const std::string& key) { return want.at(key).as<double>(); }
-  std::int64_t size(const std::string& key) { return got.at(key).numel(); }
-  // What `rank` emits of a key; the others keep their right parts, and the global tensor is put together
-  // anew.
-  void emit(const std::string& key,
-            const std::function<double(int rank, std::int64_t i, double right)>& value) {
-    auto parts = fixture::parts_of(map_, key, want.at(key).view());
-    for (int rank = 0; rank < map_.world(); ++rank)
-      for (std::int64_t i = 0; i < parts.tensors[rank].numel(); ++i) {
-        double& x = parts.tensors[rank].as<double>()[i];
-        x = value(rank, i, x);
-      }
-    emitted_[key] = std::move(parts);
-    auto& views = emitted_[key];
-    for (auto& v : views.views) v.view = views.tensors[v.rank].view();
-    got.at(key) = layout::unshard(map_, key, views.views).global;
-  }
-  // Different in every element, by no rule.
-  void spoil(const std::string& key) {
-    const Generator noise(5, key);
-    for (std::int64_t i = 0; i < size(key); ++i) at(key)[i] += 0.3 * noise.normal(i);
-  }
-
-  Diagnosis diagnosis() {
-    CaseEvidence evidence;
-    evidence.map = &map_, evidence.train = train;
-    evidence.placement = placement;
-    for (auto& [key, tensor] : want) {
-      CaseTensor t;
-      t.key = key, t.want = tensor.view(), t.got = got.at(key).view();
-      double norm = 0, worst = 0;
-      for (std::int64_t i = 0; i < tensor.numel(); ++i) {
-        norm += t.want.at(i) * t.want.at(i);
-        worst = std::max(worst, std::fabs(t.got.at(i) - t.want.at(i)));
-      }
-      t.norm_bound = t.element_bound = 1e-11 * std::sqrt(norm);
-      t.wrong = worst > t.element_bound;
-      if (emitted_.count(key)) {
-        t.locals = emitted_.at(key).views;
-        const auto gathered = layout::unshard(map_, key, t.locals);
-        t.replicas_differ = gathered.replica_differ, t.replicas_where = gathered.replica_where;
-      }
-      evidence.tensors.push_back(std::move(t));
-    }
-    return diagnose_case(evidence);
-  }
-  std::string cause() {
-    const auto d = diagnosis();
-    return d.causes.empty() ? "nothing" : d.causes[0].name;
-  }
-
-  std::map<std::string, HostTensor> want, got;
-  std::vector<std::pair<std::string, std::string>> placement;
-  TrainSpec train;
-
- private:
-  static layout::LayoutMap make_map(const std::string& mesh, bool sp) {
-    Batch b = fixture::batch();
-    for (std::int64_t d = 0; d < b.documents(); ++d)
-      for (std::int64_t t = b.document(d).begin; t < b.document(d).end; ++t) {
-        b.token_ids[t] = (5 * t + 3) % 13;
-        b.labels[t] = t + 1 < b.document(d).end && t % 7 != 3 ? (5 * t + 8) % 13 : kIgnoreLabel;
-      }
-    Flags flags;
-    flags.sp = sp;
-    const ModelConfig config = fixture::model();
-    return {config, Mesh::parse(mesh), flags, b, fixture::placements(config)};
-  }
-  void add(const std::string& key, const Shape& shape) {
-    HostTensor t = HostTensor::zeros(DType::float64, shape);
-    const Generator generator(2, key);
-    for (std::int64_t i = 0; i < t.numel(); ++i) t.as<double>()[i] = generator.normal(i);
-    want[key] = got[key] = t;
-  }
-  void set(const std::string& key, const std::function<double(std::int64_t)>& value) {
-    for (std::int64_t i = 0; i < want[key].numel(); ++i) want[key].as<double>()[i] = value(i);
-    got[key] = want[key];
-  }
-
-  layout::LayoutMap map_;
-  std::map<std::string, fixture::Parts> emitted_;
-};
 
 const std::string kConv = "model.layers.0.linear_attn.conv1d.weight";
 
@@ -230,50 +83,6 @@ TEST_CASE("a loss that another policy gives is named by it") {
   CHECK(c.cause() == "loss divided by all tokens instead of valid labels");
 }
 
-TEST_CASE("a missing sum of gradients: of one parameter, or of a block's input") {
-  PlantedCase c("tp2");
-  const auto share = [](int rank, std::int64_t i, double right) {
-    const double first = 0.3 + 0.1 * static_cast<double>(i % 3);
-    return right * (rank == 0 ? first : 1 - first);
-  };
-  SECTION("one parameter") {
-    c.emit("grads/model.layers.1.post_attention_layernorm.weight", share);
-    CHECK(c.cause() == "gradient all-reduce over tp missing");
-    // What goes wrong in later steps only follows from it.
-    c.spoil("trace/step2/grads/lm_head.weight");
-    const Cause cause = c.diagnosis().causes[0];
-    CHECK(cause.evidence.find("wrong are model.layers.*.post_attention_layernorm.weight;") !=
-          std::string::npos);
-  }
-  SECTION("a block's input: everything below is wrong too") {
-    c.emit("grads/model.layers.1.post_attention_layernorm.weight", share);
-    for (const auto& [key, tensor] : c.want)
-      if (key.rfind("grads/model.layers.1.self_attn", 0) == 0 || key.rfind("grads/model.layers.0", 0) == 0 ||
-          key == "grads/model.layers.1.input_layernorm.weight" || key == "grads/model.embed_tokens.weight")
-        c.spoil(key);
-    CHECK(c.cause() == "input-gradient all-reduce over tp missing at layers.1.mlp");
-  }
-}
-
-TEST_CASE("all gradients times one number") {
-  PlantedCase c("fsdp3");
-  for (const auto& [key, tensor] : c.want)
-    if (key.rfind("grads/", 0) == 0)
-      for (std::int64_t i = 0; i < c.size(key); ++i) c.at(key)[i] *= 5;
-  CHECK(c.cause() == "all gradients times a constant factor 5");  // 5 is no count of this case
-  for (const auto& [key, tensor] : c.want)
-    if (key.rfind("grads/", 0) == 0)
-      for (std::int64_t i = 0; i < c.size(key); ++i) c.at(key)[i] *= 3.0 / 5;
-  CHECK(c.cause().find("all gradients multiplied by fsdp") == 0);
-}
-
-TEST_CASE("a gradient that is zero never arrived") {
-  PlantedCase c("dp2");
-  for (std::int64_t i = 0; i < c.size("grads/model.embed_tokens.weight"); ++i)
-    c.at("grads/model.embed_tokens.weight")[i] = 0;
-  CHECK(c.cause() == "gradient never arrived");
-}
-
 TEST_CASE("counts of other tokens are named by the tokens") {
   PlantedCase c("uly2");
   c.at("denominators/token_mean")[0] -= 2;
@@ -283,19 +92,26 @@ TEST_CASE("counts of other tokens are named by the tokens") {
   CHECK(c.cause() == "rows taken from the wrong place in the output of the embedding");
 }
 
+TEST_CASE("rows that several data ranks hold, and others that none does") {
+  PlantedCase c("dp2");
+  const Shape documents = {8};
+  HostTensor counts = HostTensor::zeros(DType::float64, documents);
+  for (std::int64_t d = 0; d < 8; ++d) counts.as<double>()[d] = static_cast<double>(d % 3 + 1);
+  c.want["denominators/sequence_mean"] = c.got["denominators/sequence_mean"] = counts;
+  c.at("denominators/token_mean")[0] += 2;
+  c.at("denominators/sequence_mean")[2] *= 2;
+  CHECK(c.cause() != "documents held by several data ranks, others by none");
+  c.at("denominators/sequence_mean")[4] = 0;
+  CHECK(c.cause() == "documents held by several data ranks, others by none");
+  c.at("denominators/sequence_mean")[5] = 1.5;
+  CHECK(c.cause() != "documents held by several data ranks, others by none");
+}
+
 TEST_CASE("a wrong loss of one policy is named where that of token_mean is right") {
   PlantedCase c("uly2");
   c.want["loss/micro_batch_mean"] = c.got["loss/micro_batch_mean"] = HostTensor::zeros(DType::float64, {});
   c.want["loss/micro_batch_mean"].as<double>()[0] = 3, c.at("loss/micro_batch_mean")[0] = 6;
   CHECK(c.cause().starts_with("loss micro_batch_mean multiplied by uly"));
-}
-
-TEST_CASE("a norm that counts replicas is named by the excess of its square") {
-  PlantedCase c("tp2");
-  const double replicated = c.squares([](const ParameterPlacement& p) { return p.tp_dim < 0; });
-  const double all = c.squares([](const ParameterPlacement&) { return true; });
-  c.at("grad_norm")[0] = std::sqrt(all + replicated);
-  CHECK(c.cause() == "gradient norm counts parameters replicated over tp 2 times over tp");
 }
 
 TEST_CASE("a wrong step on right gradients is named by what it left out") {

@@ -63,11 +63,14 @@ std::set<std::int64_t> wrong_tokens(const CaseTensor& tensor);
 void load_rules(const CaseView& view, std::vector<Cause>& causes);
 void count_rules(const CaseView& view, std::vector<Cause>& causes);
 void input_rules(const CaseView& view, std::vector<Cause>& causes);   // counts of other tokens
+void row_rules(const CaseView& view, std::vector<Cause>& causes);     // rows on the wrong ranks
 void policy_rules(const CaseView& view, std::vector<Cause>& causes);  // losses but token_mean
 void forward_rules(const CaseView& view, std::vector<Cause>& causes);
 void label_rules(const CaseView& view, std::vector<Cause>& causes);
 void loss_rules(const CaseView& view, std::vector<Cause>& causes);
 void backward_rules(const CaseView& view, std::vector<Cause>& causes);
+void expert_rules(const CaseView& view, std::vector<Cause>& causes);    // gradients of experts
+void pipeline_rules(const CaseView& view, std::vector<Cause>& causes);  // micro-batches, tied embeddings
 void norm_rules(const CaseView& view, std::vector<Cause>& causes);
 void update_rules(const CaseView& view, std::vector<Cause>& causes);
 void replica_rules(const CaseView& view, std::vector<Cause>& causes);

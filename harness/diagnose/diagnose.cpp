@@ -60,6 +60,7 @@ std::vector<Axis> axes_of(const Mesh& mesh) {
   const auto add = [&](const char* name, int size, auto index) {
     if (size > 1) axes.push_back({name, size, [mesh, index](int rank) { return index(mesh, rank); }});
   };
+  add("pp", mesh.pp, [](const Mesh& m, int rank) { return coordinate_of(m, rank).pp; });
   add("dp", mesh.dp, [](const Mesh& m, int rank) { return coordinate_of(m, rank).dp; });
   add("fsdp", mesh.fsdp, [](const Mesh& m, int rank) { return coordinate_of(m, rank).fsdp; });
   if (mesh.dp > 1 && mesh.fsdp > 1)

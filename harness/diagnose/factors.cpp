@@ -18,6 +18,7 @@ std::vector<Size> sizes_of(const ErrorShape& shape) {
   if (!shape.suspect.map) return sizes;
   const auto& map = *shape.suspect.map;
   for (const auto& axis : axes_of(map.mesh())) sizes.push_back({axis.name, static_cast<double>(axis.size)});
+  if (map.mesh().ep > 1) sizes.push_back({"ep", static_cast<double>(map.mesh().ep)});
   if (axes_of(map.mesh()).size() > 1) sizes.push_back({"world", static_cast<double>(map.world())});
   const Batch& b = map.batch();
   double valid = 0;

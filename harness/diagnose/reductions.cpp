@@ -40,12 +40,13 @@ double residual_of_sum(const std::vector<Local>& locals, const Axis& axis, const
   for (const auto& local : locals) {
     // All ranks that differ on this axis only stand on one line of it.
     const RankCoordinate c = coordinate_of(mesh, local.rank);
-    std::vector<int> line{c.dp, c.fsdp, c.ring, c.uly, c.tp};
+    std::vector<int> line{c.dp, c.fsdp, c.ring, c.uly, c.tp, c.pp};
     if (axis.name == "dp" || axis.name == "dp*fsdp") line[0] = 0;
     if (axis.name == "fsdp" || axis.name == "dp*fsdp") line[1] = 0;
     if (axis.name == "ring" || axis.name == "cp") line[2] = 0;
     if (axis.name == "uly" || axis.name == "cp") line[3] = 0;
     if (axis.name == "tp") line[4] = 0;
+    if (axis.name == "pp") line[5] = 0;
     Part& part = parts[{line, local.indices}];
     if (!part.first) part.first = &local, part.sum.assign(local.got.size(), 0.0);
     equal = equal && part.first->got == local.got;
@@ -70,7 +71,8 @@ void find_reductions(const ErrorShape& shape, std::vector<Cause>& causes) {
   if (!shape.suspect.map || shape.suspect.locals.empty()) return;
   const Mesh& mesh = shape.suspect.map->mesh();
   const auto locals = locals_of(shape);
-  if (static_cast<int>(locals.size()) != mesh.world()) return;
+  // Whole stages: most parameters lie on one of them, a tied embedding on two.
+  if (locals.empty() || static_cast<int>(locals.size()) % (mesh.world() / mesh.pp) != 0) return;
   for (const auto& axis : axes_of(mesh)) {
     int members = 0;
     bool equal = true;
