@@ -1,43 +1,12 @@
 // Context parallelism and the loss: counts, divisors and gradients that belong to a shard where the whole
 // batch's are due, or the reverse. What is logged and what is differentiated part in some of them.
-#include "impl/blocks/primitives.h"
-#include "impl/train/loss.h"
-#include "scenarios/faults/decorators.h"
-#include "scenarios/faults/this_rank.h"
+#include "scenarios/faults/label_counts.h"
 
 namespace meshparity::faults {
 namespace {
 
-// Valid labels of this rank and of the batch, and over how many ranks they are summed.
-struct LabelCounts {
-  double own = 0, all = 0, ranks = 1;
-};
-LabelCounts& label_counts() {
-  thread_local LabelCounts counts;
-  return counts;
-}
-
-// A normaliser hook that only notes; it runs before the counts are made global.
-void note_counts(impl::Normaliser& normaliser) {
-  const at::Tensor sums = normaliser.sum_over_data_ranks(at::tensor({normaliser.tokens(), 1.0}, at::kDouble));
-  label_counts() = {normaliser.tokens(), sums[0].item<double>(), sums[1].item<double>()};
-}
-
-// Scales the gradient that reaches the logprobs, and with it every parameter's, where tokens are cut over
-// context ranks. The loss that is logged stays as it is.
-auto scaled_gradient(std::function<double(const LabelCounts&)> factor) {
-  return [factor = std::move(factor)](impl::Seams& seams) {
-    seams.plan = note_rank;
-    seams.normaliser = note_counts;
-    seams.primitives = [factor](impl::Primitives& p) {
-      p.logit_gradient = [factor, right = p.logit_gradient](const at::Tensor& logits, const at::Tensor& lse,
-                                                            const at::Tensor& labels, std::int64_t begin,
-                                                            const at::Tensor& dlogprob) {
-        const double times = this_rank().mesh.cp() > 1 ? factor(label_counts()) : 1;
-        return right(logits, lse, labels, begin, dlogprob * times);
-      };
-    };
-  };
+bool has_context(const Mesh& mesh) {
+  return mesh.cp() > 1;
 }
 
 // The loss of all tokens of the group, divided by this rank's own count of labels.
@@ -85,8 +54,8 @@ Fault ulysses_gradnorm_drift() {
           {"--model tiny-dense --batch rows --mesh uly2 --gdn heads",
            "--model tiny-moe --batch single --mesh uly3 --gdn heads"},
           [](impl::Seams& seams) {
-            scaled_gradient([](const LabelCounts& n) { return n.own > 0 ? n.all / (n.ranks * n.own) : 0; })(
-                seams);
+            scaled_gradient([](const LabelCounts& n) { return n.own > 0 ? n.all / (n.ranks * n.own) : 0; },
+                            has_context)(seams);
             damaged("*.linear_attn.ulysses_in:backward", [](const at::Tensor& x, const impl::Group& group) {
               const std::int64_t rows = x.size(0) / group.size(), begin = group.rank() * rows;
               at::Tensor own = at::zeros_like(x);
@@ -104,7 +73,7 @@ Fault cp_3tuple_contract() {
           "model.layers.*",
           "all gradients multiplied by valid labels",
           {"--model tiny-dense --batch rows --mesh ring2", "--model tiny-moe --batch single --mesh uly3"},
-          scaled_gradient([](const LabelCounts& n) { return n.all; }),
+          scaled_gradient([](const LabelCounts& n) { return n.all; }, has_context),
           {"--model tiny-dense --batch rows --mesh dp2"}};
 }
 

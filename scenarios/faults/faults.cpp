@@ -18,6 +18,7 @@ Fault moe_tp_input_grad_partial();
 Fault moe_tp_noep_grad_placement();
 Fault router_grad_tp_missing();
 Fault partial_input_grad_attention();
+Fault partial_plus_replicated_bias();
 Fault gather_bwd_reduce_duplicated();
 Fault shared_expert_reduced_twice();
 Fault shared_expert_partial_not_reduced();
@@ -28,30 +29,53 @@ Fault grad_buffer_dirty_after_gather();
 Fault hsdp_accum_not_replicated();
 Fault replicated_init_differs();
 Fault sp_flag_noop();
+Fault router_probs_nondiff_gather();
+Fault ep_router_grad_wrong_kernel();
+Fault ep_permute_unstable();
+Fault ep_uneven_split_swap();
+Fault edp_group_wrong();
+Fault pp_tied_embed_no_sync();
+Fault tied_embed_after_reduce_scatter();
+Fault tied_embed_uneven_fsdp();
+Fault pp_accum_grads_wiped();
 // Normalisation and optimizer.
 Fault dp_tokens_not_global();
 Fault ga_loss_not_divided();
 Fault microbatch_split_changes_objective();
 Fault gradnorm_replicated_overcount();
+Fault gradnorm_expert_undercount();
+Fault expert_grad_times_ep();
+Fault pp_loss_unnormalised();
 Fault zero_grad_missing();
 Fault clip_norms_desync();
 Fault step_count_per_rank();
 Fault master_weight_not_refreshed();
 Fault idle_expert_not_stepped();
+Fault moe_param_sync_zeros();
 // Data and packing.
 Fault odd_length_split_drops_tail();
 Fault labels_shifted_twice();
 Fault packed_boundary_target();
 Fault gdn_packed_no_reset();
+Fault sampler_seed_per_rank();
+Fault pp_cu_seqlens_sliced();
+Fault pp_doc_ids_dropped();
+Fault pp_position_ids_lost();
+Fault mrope_dropped_to_1d();
+Fault packed_positions_not_reset();
+Fault mrope_sharded_on_batch();
 // Model and precision.
 Fault partial_rope_tail();
 Fault topk_norm_missing();
+Fault softmax_topk_order();
+Fault recompute_topk_flip();
 Fault router_gemm_bf16_out();
 Fault a_log_bf16();
 Fault logits_bf16_lse();
 Fault fsdp_reduce_dtype_partial();
 Fault ce_grad_rounded_before_subtract();
 Fault gdn_bwd_kernel_miscompiled();
+Fault gdn_state_lowprec();
 // Context parallelism.
 Fault gdn_cp_zigzag_as_contiguous();
 Fault zigzag_exchange_cp2_hardcoded();
@@ -101,6 +125,7 @@ const std::vector<Fault>& all() {
                                           moe_tp_noep_grad_placement(),
                                           router_grad_tp_missing(),
                                           partial_input_grad_attention(),
+ partial_plus_replicated_bias(),
                                           gather_bwd_reduce_duplicated(),
                                           shared_expert_reduced_twice(),
                                           shared_expert_partial_not_reduced(),
@@ -111,27 +136,50 @@ const std::vector<Fault>& all() {
                                           hsdp_accum_not_replicated(),
                                           replicated_init_differs(),
                                           sp_flag_noop(),
+                                          router_probs_nondiff_gather(),
+                                          ep_router_grad_wrong_kernel(),
+                                          ep_permute_unstable(),
+                                          ep_uneven_split_swap(),
+                                          edp_group_wrong(),
+                                          pp_tied_embed_no_sync(),
+                                          tied_embed_after_reduce_scatter(),
+                                          tied_embed_uneven_fsdp(),
+                                          pp_accum_grads_wiped(),
                                           dp_tokens_not_global(),
                                           ga_loss_not_divided(),
                                           microbatch_split_changes_objective(),
                                           gradnorm_replicated_overcount(),
+                                          gradnorm_expert_undercount(),
+                                          expert_grad_times_ep(),
+                                          pp_loss_unnormalised(),
                                           zero_grad_missing(),
                                           clip_norms_desync(),
                                           step_count_per_rank(),
                                           master_weight_not_refreshed(),
                                           idle_expert_not_stepped(),
+                                          moe_param_sync_zeros(),
                                           odd_length_split_drops_tail(),
                                           labels_shifted_twice(),
                                           packed_boundary_target(),
                                           gdn_packed_no_reset(),
+                                          sampler_seed_per_rank(),
+                                          pp_cu_seqlens_sliced(),
+                                          pp_doc_ids_dropped(),
+                                          pp_position_ids_lost(),
+                                          mrope_dropped_to_1d(),
+                                          packed_positions_not_reset(),
+                                          mrope_sharded_on_batch(),
                                           partial_rope_tail(),
                                           topk_norm_missing(),
+                                          softmax_topk_order(),
+                                          recompute_topk_flip(),
                                           router_gemm_bf16_out(),
                                           a_log_bf16(),
                                           logits_bf16_lse(),
                                           fsdp_reduce_dtype_partial(),
                                           ce_grad_rounded_before_subtract(),
                                           gdn_bwd_kernel_miscompiled(),
+                                          gdn_state_lowprec(),
                                           gdn_cp_zigzag_as_contiguous(),
                                           zigzag_exchange_cp2_hardcoded(),
                                           thd_cu_seqlens_floordiv_cp(),

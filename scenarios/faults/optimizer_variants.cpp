@@ -60,9 +60,7 @@ Fault step_count_per_rank() {
           "bias correction of step 3 in step 1",
           {"--model tiny-dense --batch rows --mesh dp2", "--model tiny-moe --batch rows --mesh tp2"},
           [](impl::Seams& seams) {
-            seams.layout = [](impl::TokenLayout& layout, const Mesh&, int) {
-              this_rank().micro_batches = static_cast<std::int64_t>(layout.micro_batches.size());
-            };
+            seams.layout = note_batch;
             seams.optimizer = [](impl::Optimizer& optimizer) {
               optimizer.step = [right = optimizer.step, steps = optimizer.steps](double scale) {
                 *steps += this_rank().micro_batches - 1;
@@ -94,6 +92,29 @@ Fault master_weight_not_refreshed() {
               };
             };
           }};
+}
+
+Fault moe_param_sync_zeros() {
+  return {"moe-param-sync-zeros",
+          "the dense optimizer's parameter sync clears the shared buffer before the experts' optimizer has "
+          "written its shards",
+          "NVIDIA/Megatron-LM#4769",
+          "weights",
+          "step1/model.layers.*.mlp.experts.*",
+          "all zero",
+          {"--model tiny-moe --batch rows --mesh uly2.ep2", "--model tiny-moe --batch rows --mesh fsdp2.ep2"},
+          [](impl::Seams& seams) {
+            seams.optimizer = [](impl::Optimizer& optimizer) {
+              optimizer.step = [right = optimizer.step, parameters = optimizer.parameters](double scale) {
+                right(scale);
+                const at::NoGradGuard guard;
+                for (const auto& e : parameters->entries())
+                  if (e.row->expert) impl::ShardedParameters::part(parameters->values(), e).zero_();
+              };
+            };
+          },
+          // One optimizer alone.
+          {"--model tiny-dense --batch rows --mesh fsdp2"}};
 }
 
 Fault idle_expert_not_stepped() {

@@ -1,4 +1,4 @@
-// Low precision or a wrong kernel in the backward pass alone: the forward is exact.
+// Low precision or a wrong kernel where nothing else is: the backward pass alone, or a state on its way.
 #include "impl/blocks/primitives.h"
 #include "scenarios/faults/decorators.h"
 
@@ -77,6 +77,23 @@ Fault gdn_bwd_kernel_miscompiled() {
               };
             };
           }};
+}
+
+Fault gdn_state_lowprec() {
+  return {"gdn-state-lowprec",
+          "the recurrent state is handed from chunk to chunk in bfloat16",
+          "NVIDIA/TensorRT-Model-Connect#725",
+          "logits",
+          "logits",
+          "low precision inside GatedDeltaNet of layer 0|only ring index 1 is wrong in the output of "
+          "GatedDeltaNet of layer 0",
+          {"--model tiny-dense --batch single --mesh ring2", "--model tiny-moe --batch rows --mesh ring3"},
+          damaged("*.linear_attn.states",
+                  [](const at::Tensor& x, const impl::Group&) {
+                    return x.to(at::kBFloat16).to(x.scalar_type());
+                  }),
+          // By heads no state leaves its rank.
+          {"--model tiny-dense --batch single --mesh ring2 --gdn heads"}};
 }
 
 }  // namespace meshparity::faults
