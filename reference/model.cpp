@@ -52,9 +52,9 @@ at::Tensor feed_forward(const ModelConfig& c, const TensorMap& w, const std::str
 }  // namespace
 
 at::Tensor forward_document(const ModelConfig& c, const TensorMap& w, const at::Tensor& token_ids,
-                            const at::Tensor& positions, Activations* activations) {
+                            const at::Tensor& positions, const Notes& notes) {
   const auto note = [&](const std::string& name, const at::Tensor& value) {
-    if (activations) (*activations)[name] = value.detach();
+    if (notes.activations) (*notes.activations)[name] = value.detach();
   };
   const at::Tensor& table = w.at("model.embed_tokens.weight");
   const RotaryTable rope =
@@ -74,6 +74,9 @@ at::Tensor forward_document(const ModelConfig& c, const TensorMap& w, const at::
     note(number + "mixer", mixed);
     x = x + mixed;
     const at::Tensor between = rms_norm(x, w.at(layer + "post_attention_layernorm.weight"), c.rms_norm_eps);
+    if (notes.routes && c.is_moe())
+      (*notes.routes)["layers." + std::to_string(i)] =
+          route(between, w.at(layer + "mlp.gate.weight"), c.num_experts_per_tok).experts;
     const at::Tensor fed = feed_forward(c, w, layer, between);
     note(number + "ffn", fed);
     x = x + fed;

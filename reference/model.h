@@ -15,11 +15,17 @@ namespace meshparity::reference {
 // Outputs of a document's blocks by name ("embed", "layers.3.mixer", ...), each [T, D].
 using Activations = TensorMap;
 
+// What a caller may look at besides the logits; null = not asked for.
+struct Notes {
+  Activations* activations = nullptr;
+  TensorMap* routes = nullptr;  // "layers.<i>" [T, k] int64
+};
+
 // x = embed(ids); per layer x += mixer(norm(x)), x += ffn(norm(x)); logits = head(norm(x)).
 // token_ids [T], positions [3, T], both int64 -> logits [T, vocab] in the dtype of the weights; T >= 1.
-// `activations` may be null. Source: qwen35.md 1.2.
+// Source: qwen35.md 1.2.
 at::Tensor forward_document(const ModelConfig& config, const TensorMap& weights, const at::Tensor& token_ids,
-                            const at::Tensor& positions, Activations* activations);
+                            const at::Tensor& positions, const Notes& notes);
 
 // Throws InputError naming the first weight that is missing, unexpected or of a wrong shape or dtype; all
 // must be float64 or all float32.

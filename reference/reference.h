@@ -23,6 +23,9 @@ struct RunOptions {
   // Also "trace/weights/<name>" (as given) and, from the second step on, "trace/step<k>/grads/<name>" and
   // "trace/step<k>/activations/<name>": what explains a difference.
   bool trace = false;
+  // Also "routes/pass<k>/layers.<i>" [N, k] int64 of a mixture of experts: the experts of every token in the
+  // forward pass of step k (1 where there are no steps), in slot order.
+  bool routes = false;
 };
 
 // Runs forward (and backward, and `steps` optimizer steps over all micro-batches) in the dtype of the

@@ -24,36 +24,40 @@ struct Pass {
   at::Tensor logprobs;    // [N]
   TensorMap gradients;    // empty unless asked for
   TensorMap activations;  // empty unless asked for
+  TensorMap routes;       // empty unless asked for
 };
 
 // Backward runs document by document: the loss is a sum over tokens, so gradients add up and only one
 // document's graph is alive at a time.
 Pass run_batch(const ModelConfig& config, const TensorMap& weights, const Batch& batch,
-               const at::Tensor& loss_weight, bool gradients, bool activations) {
+               const at::Tensor& loss_weight, bool gradients, bool activations, bool routes) {
   const at::AutoGradMode record(gradients);
   TensorMap leaves;
   for (const auto& [name, weight] : weights) leaves[name] = weight.detach().requires_grad_(gradients);
 
   const at::Tensor ids = at::tensor(batch.token_ids, at::kLong), labels = at::tensor(batch.labels, at::kLong);
   std::vector<at::Tensor> logits, logprobs;
-  std::map<std::string, std::vector<at::Tensor>> noted;
+  std::map<std::string, std::vector<at::Tensor>> noted, routed;
   for (std::int64_t d = 0; d < batch.documents(); ++d) {
     const Range tokens = batch.document(d);
     if (tokens.size() == 0) continue;
     const auto part = [&](const at::Tensor& t) { return t.narrow(0, tokens.begin, tokens.size()); };
     Activations document_activations;
-    const at::Tensor document_logits =
-        forward_document(config, leaves, part(ids), document_positions(batch, tokens),
-                         activations ? &document_activations : nullptr);
+    TensorMap document_routes;
+    const at::Tensor document_logits = forward_document(
+        config, leaves, part(ids), document_positions(batch, tokens),
+        {activations ? &document_activations : nullptr, routes ? &document_routes : nullptr});
     const at::Tensor document_logprobs = label_logprobs(document_logits, part(labels));
     if (gradients) (-(part(loss_weight).to(document_logprobs.dtype()) * document_logprobs).sum()).backward();
     logits.push_back(document_logits.detach());
     logprobs.push_back(document_logprobs.detach());
     for (const auto& [name, value] : document_activations) noted[name].push_back(value);
+    for (const auto& [name, value] : document_routes) routed[name].push_back(value);
   }
 
-  Pass pass{at::cat(logits), at::cat(logprobs), {}, {}};
+  Pass pass{at::cat(logits), at::cat(logprobs), {}, {}, {}};
   for (const auto& [name, parts] : noted) pass.activations[name] = at::cat(parts);
+  for (const auto& [name, parts] : routed) pass.routes[name] = at::cat(parts);
   if (gradients) {
     for (const auto& [name, leaf] : leaves) {
       // What no token reached has no gradient to autograd; to the model its gradient is zero.
@@ -73,9 +77,14 @@ TensorMap run(const ModelConfig& config, const TensorMap& weights, const Batch& 
   const at::Tensor loss_weight = loss_weights(options.loss, batch, train);
 
   const bool gradients = options.gradients || options.steps > 0;
-  Pass pass = run_batch(config, weights, batch, loss_weight, gradients, options.activations);
+  Pass pass = run_batch(config, weights, batch, loss_weight, gradients, options.activations, options.routes);
 
   TensorMap results;
+  const auto keep_routes = [&results, &pass](int step) {
+    for (const auto& [name, experts] : pass.routes)
+      results["routes/pass" + std::to_string(step) + "/" + name] = experts;
+  };
+  keep_routes(1);
   results["logits"] = pass.logits;
   results["logprobs"] = pass.logprobs;
   for (const char* policy : kLossPolicies) {
@@ -95,7 +104,9 @@ TensorMap run(const ModelConfig& config, const TensorMap& weights, const Batch& 
   TensorMap current = weights;
   for (int step = 1; step <= options.steps; ++step) {
     if (step > 1) {
-      pass = run_batch(config, current, batch, loss_weight, /*gradients=*/true, options.trace);
+      pass =
+          run_batch(config, current, batch, loss_weight, /*gradients=*/true, options.trace, options.routes);
+      keep_routes(step);
       const std::string trace = "trace/step" + std::to_string(step) + "/";
       for (const auto& [name, value] : pass.activations) results[trace + "activations/" + name] = value;
       if (options.trace)

@@ -120,14 +120,10 @@ std::string communication_difference(const std::vector<SiteTraffic>& planned,
   return text;
 }
 
-std::string communication_table(const std::optional<std::vector<SiteTraffic>>& plan,
+std::string communication_table(const std::vector<SiteTraffic>& planned,
                                 const std::vector<SiteTraffic>& logged) {
-  const std::vector<SiteTraffic>& planned = plan ? *plan : logged;
   std::vector<std::pair<std::string, Line>> lines;
-  for (const auto& log : logged) {
-    lines.emplace_back(log.site, line_of(find(planned, log.site), &log));
-    if (!plan) lines.back().second.planned = "-";
-  }
+  for (const auto& log : logged) lines.emplace_back(log.site, line_of(find(planned, log.site), &log));
   for (const auto& line : planned)
     if (!find(logged, line.site)) lines.emplace_back(line.site, line_of(&line, nullptr));
   const auto groups = grouped(lines);
@@ -149,7 +145,6 @@ std::string communication_table(const std::optional<std::vector<SiteTraffic>>& p
     text += head + padded(group.line.sent, sent) + "  " + padded(group.line.planned, expected) + "  " +
             (group.layers.empty() ? "" : "layers." + group.layers) + group.suffix + "\n";
   }
-  if (!plan) return text + "communication of pp, ep and etp is not planned in this version\n";
   const std::string differs = communication_difference(planned, logged);
   if (differs.empty())
     return text + "communication as planned at all " + std::to_string(planned.size()) + " sites\n";

@@ -1,7 +1,6 @@
 // The communication log of a case as text, beside the plan: what leaves every rank, site by site.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,8 +21,7 @@ std::string communication_difference(const std::vector<layout::SiteTraffic>& pla
 // ("=" where it says the same on every rank). Layers with the same numbers are one line
 // ("layers.0,1,2.linear_attn"). Ranks in order; equal counts are one number. The last line says whether log
 // and plan agree, and where they do not first.
-// Without a plan, of a mesh that has none, the log alone.
-std::string communication_table(const std::optional<std::vector<layout::SiteTraffic>>& planned,
+std::string communication_table(const std::vector<layout::SiteTraffic>& planned,
                                 const std::vector<layout::SiteTraffic>& logged);
 
 }  // namespace meshparity::cli

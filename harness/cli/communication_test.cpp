@@ -6,6 +6,7 @@
 
 #include "harness/cli/command_fixture.h"
 #include "harness/cli/communication_table.h"
+#include "harness/cli/reference_routes.h"
 #include "harness/cli/torch_bridge.h"
 #include "harness/layout/communication_plan.h"
 #include "harness/run/cover.h"
@@ -53,7 +54,14 @@ std::vector<impl::RankOutput> run_ranks(const Setup& setup) {
 std::vector<layout::SiteTraffic> planned(const Setup& setup) {
   const layout::LayoutMap map(setup.config, setup.mesh, setup.flags, setup.batch,
                               scenarios::load_placements(setup.config));
-  return layout::communication_plan(map, setup.run);
+  layout::CommunicationRun run = setup.run;
+  layout::ExpertRoutes routes;
+  if (setup.mesh.ep > 1) {
+    routes = reference_routes(setup.config, weights_of(setup.config), setup.batch, {}, setup.mesh,
+                              setup.flags, "token_mean", run.steps);
+    run.routes = &routes;
+  }
+  return layout::communication_plan(map, run);
 }
 
 // What differs between the plan and the log, or nothing.
@@ -73,6 +81,14 @@ Setup setup_of(const std::string& model, const std::string& batch, const std::st
 Setup short_setup(const std::string& model, const std::string& batch, const std::string& mesh) {
   Setup setup = setup_of(model, batch, mesh);
   setup.config.num_hidden_layers = 2, setup.config.full_attention = {false, true};
+  return setup;
+}
+
+// With `letters` for layers: g GatedDeltaNet, a full attention.
+Setup with_layers(Setup setup, const std::string& letters) {
+  setup.config.num_hidden_layers = static_cast<std::int64_t>(letters.size());
+  setup.config.full_attention.clear();
+  for (const char letter : letters) setup.config.full_attention.push_back(letter == 'a');
   return setup;
 }
 
@@ -98,7 +114,7 @@ TEST_CASE(
   o.model = {"tiny-dense", "tiny-moe"}, o.batch = {"packed-odd", "rows", "boundaries"},
   o.mesh = {"world<=4",       "ring5",          "uly3.tp2",         "dp2.ring3",     "dp2.ring2.tp2",
             "fsdp2.uly2.tp2", "ring2.uly2.tp2", "fsdp2.ring2.uly2", "dp2.fsdp2.tp2", "ring2.uly4"};
-  o.axes = {"dp", "fsdp", "ring", "uly", "tp"};  // what goes to experts depends on the routes
+  o.axes = {"dp", "fsdp", "ring", "uly", "tp"};  // pp and ep have covers of their own
   o.sp = o.gdn = o.attn = o.layout = o.pad = o.recompute = {"all"};
   o.loss_form = {"sharded", "replicated"};
   const auto all = run::expand(o, [](const std::string& model, const std::string&) {
@@ -112,6 +128,52 @@ TEST_CASE(
     setup.flags = spec.flags;
     setup.run.loss_form = spec.loss_form, setup.run.steps = steps++ % 4 == 3 ? 1 : 0;
     INFO(spec.line());
+    CHECK(difference(setup) == "");
+  }
+}
+
+TEST_CASE("what goes to the experts is what the routes say, for whole and for cut experts") {
+  run::CaseOptions o;
+  o.model = {"tiny-moe"}, o.batch = {"packed-odd", "rows", "boundaries"},
+  o.mesh = {"uly2.ep2",        "tp2.ep2",       "tp2.etp1",       "fsdp2.ep2",          "fsdp3.ep3",
+            "dp2.tp2.etp1",    "fsdp2.tp2.ep2", "fsdp2.tp2.etp1", "fsdp2.tp2.ep2.etp2", "ring3.ep3",
+            "fsdp2.ring2.ep2", "ring2.tp2.ep4", "dp2.uly2.ep2",   "fsdp2.ring2.ep4",    "tp3.ep3"};
+  o.sp = o.layout = o.pad = o.recompute = {"all"};
+  const auto chosen = run::cover(run::expand(o, [](const std::string& model, const std::string&) {
+                                   return scenarios::load_model(model);
+                                 }).cases);
+  REQUIRE(chosen.size() > 15);
+  int steps = 0;
+  for (const auto& spec : chosen) {
+    Setup setup = short_setup(spec.model, spec.batch, spec.mesh.text());
+    setup.flags = spec.flags;
+    // Other weights, other routes: every pass has its own.
+    setup.run.steps = steps++ % 4 == 3 ? 2 : 0;
+    INFO(spec.line());
+    CHECK(difference(setup) == "");
+  }
+}
+
+TEST_CASE("what goes from stage to stage is the residual stream, under every schedule") {
+  run::CaseOptions o;
+  o.model = {"tiny-dense", "tiny-moe"}, o.batch = {"rows", "boundaries"},
+  o.mesh = {"pp2",       "pp4",           "pp2.tp2",      "pp2.dp2",     "pp2.fsdp2",
+            "pp2.ring2", "pp2.uly2",      "pp2.uly2.ep2", "pp2.tp2.ep2", "pp2.tp2.etp1",
+            "pp3.fsdp2", "pp2.fsdp3.ep3", "pp2.ring2.tp2"};
+  o.sp = o.pad = o.recompute = o.schedule = {"all"};
+  o.loss_form = {"sharded", "replicated"};
+  const auto chosen = run::cover(run::expand(o, [](const std::string& model, const std::string&) {
+                                   return scenarios::load_model(model);
+                                 }).cases);
+  REQUIRE(chosen.size() > 20);
+  int steps = 0;
+  for (const auto& spec : chosen) {
+    Setup setup = with_layers(setup_of(spec.model, spec.batch, spec.mesh.text()), "gaga");
+    setup.flags = spec.flags;
+    setup.run.loss_form = spec.loss_form, setup.run.steps = steps++ % 5 == 4 ? 1 : 0;
+    // Every other dense one with a head that is the embedding.
+    setup.config.tie_word_embeddings = spec.model == "tiny-dense" && steps % 2 == 0;
+    INFO(spec.line() << (setup.config.tie_word_embeddings ? " tied" : ""));
     CHECK(difference(setup) == "");
   }
 }
@@ -209,10 +271,13 @@ TEST_CASE("run --communication shows the plan beside the log and says where they
     argv.insert(argv.end(), fault.begin(), fault.end());
     return execute(argv).out;
   };
-  CHECK(execute({MESHPARITY_EXECUTABLE, "run", "--model", "tiny-moe", "--batch", "single", "--mesh",
-                 "uly2.ep2", "--check", "loss", "--communication"})
-            .out.find("\ncommunication of pp, ep and etp is not planned in this version\n") !=
-        std::string::npos);
+  for (const char* mesh : {"uly2.ep2", "pp2"}) {
+    const std::string out = execute({MESHPARITY_EXECUTABLE, "run", "--model", "tiny-moe", "--batch", "rows",
+                                     "--mesh", mesh, "--check", "loss", "--communication"})
+                                .out;
+    INFO(out);
+    CHECK(out.find("communication as planned at all ") != std::string::npos);
+  }
   const std::string right = table({}), wrong = table({"--fault", "sp-flag-noop"});
   INFO(right << wrong);
   CHECK(right.find("\ntp              1  744 720                 =        embed_tokens:reduce_scatter\n") !=

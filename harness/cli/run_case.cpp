@@ -10,6 +10,7 @@
 #include "harness/cli/judge_case.h"
 #include "harness/cli/rank_inputs.h"
 #include "harness/cli/rank_process.h"
+#include "harness/cli/reference_routes.h"
 #include "harness/cli/sweep.h"
 #include "harness/cli/torch_bridge.h"
 #include "harness/types/error.h"
@@ -112,10 +113,12 @@ CaseResult run_case(const CaseSpec& spec, const std::string& dump, std::string* 
     if (communication) {
       const layout::LayoutMap map(scenario->config, spec.mesh, spec.flags, scenario->batch,
                                   scenario->placements);
-      std::optional<std::vector<layout::SiteTraffic>> planned;
-      if (layout::communication_is_planned(spec.mesh))
-        planned = layout::communication_plan(map, {steps, true, spec.loss_form});
-      *communication = communication_table(planned, logged_traffic(outputs));
+      layout::ExpertRoutes routes;
+      if (spec.mesh.ep > 1)
+        routes = reference_routes(scenario->config, scenario->weights, scenario->batch, scenario->train,
+                                  spec.mesh, spec.flags, spec.loss, steps);
+      *communication = communication_table(
+          layout::communication_plan(map, {steps, true, spec.loss_form, &routes}), logged_traffic(outputs));
     }
     result.checks = judge_case(spec, *scenario, expected, steps, outputs);
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -60,11 +60,11 @@ TEST_CASE("every packaged golden verifies, and one damaged byte is found") {
   std::vector<std::string> arguments = {"golden", "verify"};
   for (const auto& entry : fs::directory_iterator(kData))
     if (entry.path().extension() == ".h5") arguments.push_back(entry.path().string());
-  REQUIRE(arguments.size() == 10);
+  REQUIRE(arguments.size() == 13);
   const Finished good = judge(arguments);
   INFO(good.out << good.err);
   CHECK(good.code == 0);
-  CHECK(std::count(good.out.begin(), good.out.end(), '\n') == 8);
+  CHECK(std::count(good.out.begin(), good.out.end(), '\n') == 11);
 
   const ScratchFolder folder;
   std::string bytes = slurp(kGolden);
@@ -92,7 +92,7 @@ TEST_CASE("the weights of the packaged goldens are the loader's initial weights 
 
 TEST_CASE("the batches of the packaged goldens are the loader's") {
   for (const char* model : {"tiny-dense", "tiny-moe"})
-    for (const char* name : {"single", "packed-odd", "rows"}) {
+    for (const char* name : {"single", "packed-odd", "rows", "boundaries", "grids"}) {
       INFO(model << " " << name);
       const auto path = kData + model + "." + name + ".h5";
       const Batch stored = golden::batch_of(golden::read(path, golden::Kind::golden));
@@ -102,6 +102,7 @@ TEST_CASE("the batches of the packaged goldens are the loader's") {
       CHECK(stored.document_offsets == loaded.document_offsets);
       CHECK(stored.row_offsets == loaded.row_offsets);
       CHECK(stored.micro_batch_offsets == loaded.micro_batch_offsets);
+      CHECK(stored.position_ids == loaded.position_ids);
     }
 }
 

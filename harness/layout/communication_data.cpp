@@ -45,6 +45,28 @@ GroupPlace kv_group(const RankPlace& place) {
   return group;
 }
 
+// The ranks among which a unit lies: the own place with every fsdp index, and for experts all that hold a
+// part of the same ones in this replica and stage.
+std::vector<int> fsdp_members(const RankPlace& place) {
+  std::vector<int> members;
+  RankCoordinate at = place.at;
+  for (at.fsdp = 0; at.fsdp < place.map.mesh().fsdp; ++at.fsdp)
+    members.push_back(rank_of(place.map.mesh(), at));
+  return members;
+}
+std::vector<int> edp_members(const RankPlace& place) {
+  std::vector<int> members;
+  const Mesh& mesh = place.map.mesh();
+  for (int rank = 0; rank < mesh.world(); ++rank) {
+    const RankCoordinate at = coordinate_of(mesh, rank);
+    const ExpertCoordinate expert = expert_coordinate_of(mesh, at);
+    if (at.pp == place.at.pp && at.dp == place.at.dp && expert.ep == place.expert_at.ep &&
+        expert.etp == place.expert_at.etp)
+      members.push_back(rank);
+  }
+  return members;
+}
+
 }  // namespace
 
 ParameterTraffic::ParameterTraffic(const LayoutMap& map) : map_(map) {
@@ -52,7 +74,9 @@ ParameterTraffic::ParameterTraffic(const LayoutMap& map) : map_(map) {
   for (const ParameterPlacement& p : map.placements()) {
     const bool kv_head = !p.tp_blocks.empty() && p.tp_blocks[0].replicate;
     Parameter parameter{p.name, unit_of_parameter(p.name), p.expert, p.tp_dim < 0, kv_head, {}};
-    std::vector<std::int64_t>& shards = known[cut_text(p)];
+    // On a pipeline only the ranks of the layer's stage hold anything.
+    std::vector<std::int64_t>& shards =
+        known[cut_text(p) + (map.mesh().pp > 1 ? " " + unit_of_parameter(p.name) : "")];
     for (int rank = 0; shards.size() < static_cast<std::size_t>(map.world()); ++rank)
       shards.push_back(shape_numel(map.local("weights/" + p.name, rank).local_shape()));
     parameter.shards = shards;
@@ -60,8 +84,12 @@ ParameterTraffic::ParameterTraffic(const LayoutMap& map) : map_(map) {
   }
 }
 
-// Experts are sharded over edp, which takes in the context axes; where that is more than fsdp they are a unit
-// of their own.
+bool ParameterTraffic::held(const Parameter& parameter, const RankPlace& place) const {
+  return map_.on_stage(parameter.name, place.at.pp);
+}
+
+// Experts are sharded over edp, which takes in what ep and etp leave of the inner axes; where those are not
+// the ranks of fsdp they are a unit of their own.
 bool ParameterTraffic::experts_apart() const {
   return map_.mesh().fsdp > 1 && map_.mesh().edp() != map_.mesh().fsdp;
 }
@@ -71,25 +99,17 @@ void ParameterTraffic::gather_unit(const RankSends& sends, const RankPlace& plac
   const Mesh& mesh = map_.mesh();
   if (mesh.fsdp == 1) return;
   for (const bool experts : {false, true}) {
-    // The ranks among which the unit lies: the own place with every fsdp index, and for experts every context
-    // index as well.
+    const GroupPlace edp{"edp", mesh.edp(), place.expert_at.edp};
+    const GroupPlace& group = experts ? edp : place.fsdp;
+    const std::vector<int> members = experts ? edp_members(place) : fsdp_members(place);
     std::int64_t own = 0, all = 0, parameters = 0;
-    const int context = experts ? mesh.cp() : 1;
     for (const Parameter& p : parameters_) {
       if (p.unit != unit || (p.expert && experts_apart()) != experts) continue;
       ++parameters;
       own += p.shards[place.rank];
-      for (int f = 0; f < mesh.fsdp; ++f)
-        for (int c = 0; c < context; ++c) {
-          RankCoordinate at = place.at;
-          at.fsdp = f;
-          if (experts) at.ring = c / mesh.uly, at.uly = c % mesh.uly;
-          all += p.shards[rank_of(mesh, at)];
-        }
+      for (const int rank : members) all += p.shards[rank];
     }
     if (parameters == 0) continue;
-    const GroupPlace edp{"edp", mesh.edp(), place.fsdp.index * place.cp.size + place.cp.index};
-    const GroupPlace& group = experts ? edp : place.fsdp;
     const std::string site = unit + (experts ? ".experts" : "") + ".parameters";
     sends.all_gather(group, site, own);
     sends.reduce_scatter(group, site, all, own, Direction::backward);
@@ -103,7 +123,7 @@ void ParameterTraffic::reduce_gradients(const RankSends& sends, const RankPlace&
   const auto sum_over = [&](const GroupPlace& group, const std::string& site, auto&& chosen) {
     std::int64_t n = 0, parameters = 0;
     for (const Parameter& p : parameters_)
-      if (chosen(p)) ++parameters, n += p.shards[place.rank];
+      if (held(p, place) && chosen(p)) ++parameters, n += p.shards[place.rank];
     if (parameters > 0) sends.all_reduce(group, site, n);
   };
   // Replicas over tp that saw other tokens (sp), other heads, or partial sums (router, shared gate).
@@ -112,12 +132,19 @@ void ParameterTraffic::reduce_gradients(const RankSends& sends, const RankPlace&
   });
   sum_over(kv_group(place), "gradients.kv_replicas",
            [&](const Parameter& p) { return p.kv_head && replicated_kv; });
-  // Replicas over dp, ring and uly saw other tokens; experts sharded over ring and uly have replicas on dp.
+  // Replicas over dp, ring and uly saw other tokens. Experts that are sharded have replicas on dp alone,
+  // whole ones wherever neither ep nor etp tells ranks apart: a sum of its own where those are other ranks.
   const GroupPlace replicas{"dp.cp", mesh.dp * mesh.cp(), place.at.dp * mesh.cp() + place.cp.index};
-  sum_over(replicas, "gradients.dp", [&](const Parameter& p) { return !(p.expert && experts_apart()); });
-  if (experts_apart())
-    sum_over({"dp", mesh.dp, place.at.dp}, "gradients.experts.dp",
-             [](const Parameter& p) { return p.expert; });
+  GroupPlace expert_replicas{"dp", mesh.dp, place.at.dp};
+  if (mesh.fsdp == 1)
+    expert_replicas = {"dp.edp", mesh.dp * mesh.edp(), place.at.dp * mesh.edp() + place.expert_at.edp};
+  const bool own_sum = mesh.fsdp > 1 ? mesh.cp() > 1 : mesh.ep * mesh.expert_tp() != mesh.tp;
+  sum_over(replicas, "gradients.dp", [&](const Parameter& p) { return !(p.expert && own_sum); });
+  if (own_sum) sum_over(expert_replicas, "gradients.experts.dp", [](const Parameter& p) { return p.expert; });
+  // First and last stage use a tied embedding each in their way.
+  if (map_.config().tie_word_embeddings && mesh.pp > 1)
+    sum_over({"pp.embedding", 2, place.at.pp == 0 ? 0 : 1}, "gradients.embedding",
+             [](const Parameter& p) { return p.unit == "embed"; });
 }
 
 }  // namespace meshparity::layout

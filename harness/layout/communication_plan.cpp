@@ -13,7 +13,7 @@ namespace {
 class Planner {
  public:
   Planner(const LayoutMap& map, const CommunicationRun& run)
-      : map_(map), run_(run), parameters_(map), ledger_(map.world()) {
+      : map_(map), run_(run), parameters_(map), experts_(map, run.routes, passes()), ledger_(map.world()) {
     if (run.loss_form != "sharded" && run.loss_form != "replicated")
       throw InputError("loss form '" + run.loss_form + "' is unknown");
     const std::int64_t micro_batches = map.batch().micro_batches();
@@ -27,17 +27,24 @@ class Planner {
   }
 
  private:
+  int passes() const { return std::max(1, run_.steps); }
   bool backward() const { return run_.gradients || run_.steps > 0; }
 
   void plan_rank(const RankPlace& place) {
     const Mesh& mesh = map_.mesh();
+    const bool recompute = map_.flags().recompute;
     const RankSends once(ledger_, place.rank, 1, backward());
-    const int count = std::max(1, run_.steps);
-    const RankSends passes(ledger_, place.rank, count, backward());
-    const RankSends in_layers(ledger_, place.rank, count, backward(), map_.flags().recompute);
+    const Sends sends{{ledger_, place.rank, passes(), backward()},
+                      {ledger_, place.rank, passes(), backward(), recompute},
+                      {ledger_, place.rank, 1, backward(), recompute}};
     const GroupPlace data{"dp.fsdp.cp", token_ranks(mesh), token_rank(mesh, place.rank)};
+    const auto with_stages = [&](const char* alone, const char* staged, std::int64_t size,
+                                 std::int64_t index) {
+      return GroupPlace{mesh.pp > 1 ? staged : alone, mesh.pp * size, place.at.pp * size + index};
+    };
     const int inner = mesh.expert_group();
-    const GroupPlace model{"fsdp.cp.tp", inner, place.rank % inner};
+    const GroupPlace everyone = with_stages("dp.fsdp.cp", "pp.dp.fsdp.cp", data.size, data.index),
+                     model = with_stages("fsdp.cp.tp", "pp.fsdp.cp.tp", inner, place.rank % inner);
 
     // Valid labels of every document and micro-batch, before the first pass.
     once.all_reduce(data, "loss.counts", map_.batch().documents() + map_.batch().micro_batches());
@@ -45,41 +52,63 @@ class Planner {
     for (std::int64_t m = 0; m < micro_batches; ++m) {
       const TokenCounts& tokens = tokens_[data_rank(mesh, place.rank) * micro_batches + m];
       loss_weights(once, place, tokens);
-      micro_batch(passes, in_layers, place, tokens);
+      for (const StagePlace& stage : stages_of(map_, place.at.pp))
+        stage_of_micro_batch(sends, place, stage, m, tokens);
     }
     // The value of every policy, in the first pass only.
-    once.all_reduce(data, "loss.values", static_cast<std::int64_t>(kLossPolicies.size()));
+    once.all_reduce(everyone, "loss.values", static_cast<std::int64_t>(kLossPolicies.size()));
     if (!backward()) return;
-    parameters_.reduce_gradients(passes, place);
-    passes.all_reduce(model, "gradient_norm", 1);
+    parameters_.reduce_gradients(sends.passes, place);
+    sends.passes.all_reduce(model, "gradient_norm", 1);
   }
 
-  void micro_batch(const RankSends& sends, const RankSends& in_layers, const RankPlace& place,
-                   const TokenCounts& tokens) {
+  // What leaves a rank in every pass, in every pass inside layers, and inside layers in one pass.
+  struct Sends {
+    RankSends passes, in_layers, in_layers_once;
+  };
+
+  void stage_of_micro_batch(const Sends& sends, const RankPlace& place, const StagePlace& stage,
+                            std::int64_t m, const TokenCounts& tokens) {
+    const std::int64_t held = tokens.residual[place.cp.index];
+    if (stage.first) {
+      parameters_.gather_unit(sends.passes, place, "embed");
+      leave_block(sends.passes, place, "embed_tokens", held);
+    }
+    for (std::int64_t i = stage.layers.begin; i < stage.layers.end; ++i) layer(sends, place, i, m, tokens);
+    if (stage.last) {
+      parameters_.gather_unit(sends.passes, place, "head");
+      // The head of a tied model is the embedding, gathered where the first stage has not done so.
+      if (!stage.first && map_.config().tie_word_embeddings)
+        parameters_.gather_unit(sends.passes, place, "embed");
+      head_sites(sends.passes, place, held);
+      if (run_.loss_form == "replicated") {
+        sends.passes.all_gather(place.uly, "loss.logprobs", held);
+        sends.passes.reduce_scatter(place.uly, "loss.logprobs", tokens_of_uly(place, tokens), held,
+                                    Direction::backward);
+      }
+    }
+    stage_sends(sends.passes, place, stage, m, held);
+  }
+
+  void layer(const Sends& sends, const RankPlace& place, std::int64_t i, std::int64_t m,
+             const TokenCounts& tokens) {
     const ModelConfig& c = map_.config();
     const std::int64_t held = tokens.residual[place.cp.index];
-    parameters_.gather_unit(sends, place, "embed");
-    leave_block(sends, place, "embed_tokens", held);
-    for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
-      const std::string layer = "layers." + std::to_string(i);
-      const std::string mixer = layer + (c.full_attention[i] ? ".self_attn" : ".linear_attn");
-      parameters_.gather_unit(in_layers, place, layer);
-      enter_block(in_layers, place, mixer, held);
-      if (c.full_attention[i])
-        attention_sites(in_layers, place, layer, tokens);
-      else
-        delta_rule_sites(in_layers, place, layer, tokens);
-      leave_block(in_layers, place, mixer + (c.full_attention[i] ? ".o_proj" : ".out_proj"), held);
-      enter_block(in_layers, place, layer + ".mlp", held);
-      leave_block(in_layers, place, layer + (c.is_moe() ? ".mlp.experts" : ".mlp.down_proj"), held);
+    const std::string layer = "layers." + std::to_string(i);
+    const std::string mixer = layer + (c.full_attention[i] ? ".self_attn" : ".linear_attn");
+    parameters_.gather_unit(sends.in_layers, place, layer);
+    enter_block(sends.in_layers, place, mixer, held);
+    if (c.full_attention[i])
+      attention_sites(sends.in_layers, place, layer, tokens);
+    else
+      delta_rule_sites(sends.in_layers, place, layer, tokens);
+    leave_block(sends.in_layers, place, mixer + (c.full_attention[i] ? ".o_proj" : ".out_proj"), held);
+    if (c.is_moe()) {
+      experts_.block(sends.in_layers, sends.in_layers_once, place, i, m, held);
+      return;
     }
-    parameters_.gather_unit(sends, place, "head");
-    head_sites(sends, place, held);
-    if (run_.loss_form == "replicated") {
-      const std::int64_t all = tokens_of_uly(place, tokens);
-      sends.all_gather(place.uly, "loss.logprobs", held);
-      sends.reduce_scatter(place.uly, "loss.logprobs", all, held, Direction::backward);
-    }
+    enter_block(sends.in_layers, place, layer + ".mlp", held);
+    leave_block(sends.in_layers, place, layer + ".mlp.down_proj", held);
   }
 
   // Replicated over uly, the loss needs every policy's weight of the group's tokens; the same in every pass.
@@ -99,19 +128,14 @@ class Planner {
   const LayoutMap& map_;
   const CommunicationRun run_;
   const ParameterTraffic parameters_;
+  const ExpertTraffic experts_;
   std::vector<TokenCounts> tokens_;  // data rank * micro-batches + micro-batch
   SiteLedger ledger_;
 };
 
 }  // namespace
 
-bool communication_is_planned(const Mesh& mesh) {
-  return mesh.pp == 1 && mesh.ep == 1 && mesh.expert_tp() == mesh.tp;
-}
-
 std::vector<SiteTraffic> communication_plan(const LayoutMap& map, const CommunicationRun& run) {
-  if (!communication_is_planned(map.mesh()))
-    throw InputError("mesh " + map.mesh().text() + ": the communication of pp, ep and etp is not planned");
   return Planner(map, run).plan();
 }
 

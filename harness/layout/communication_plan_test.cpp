@@ -60,6 +60,26 @@ ModelConfig published_widths() {
   return c;
 }
 
+// Every token of every pass and layer chooses these experts.
+ExpertRoutes same_routes(const ModelConfig& c, int passes, std::int64_t tokens,
+                         const std::vector<std::int64_t>& experts) {
+  std::vector<std::int64_t> layer;
+  for (std::int64_t t = 0; t < tokens; ++t) layer.insert(layer.end(), experts.begin(), experts.end());
+  const std::vector<std::vector<std::int64_t>> layers(static_cast<std::size_t>(c.num_hidden_layers), layer);
+  return ExpertRoutes(static_cast<std::size_t>(passes), layers);
+}
+
+std::string refusal_of(const ModelConfig& config, const Batch& batch, const ExpertRoutes* routes) {
+  CommunicationRun run;
+  run.routes = routes;
+  try {
+    const Plan plan(config, batch, "uly2.ep2", {}, run);
+  } catch (const InputError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
 // The same count on every rank, or -1.
 std::int64_t everywhere(const Counts& counts) {
   for (const auto n : counts)
@@ -137,6 +157,85 @@ TEST_CASE("one rank sends nothing, forward alone sends nothing back, steps repea
   CommunicationRun wrong;
   wrong.loss_form = "halved";
   CHECK_THROWS_AS(Plan(fixture::model(), fixture::batch(), "tp2", {}, wrong), InputError);
+}
+
+TEST_CASE("seven tokens to two ranks of experts: rows out and back by hand") {
+  ModelConfig config = fixture::model();
+  config.num_experts = 6;
+  // Rank 0 holds tokens 0..2 and experts 0..2, rank 1 tokens 3..6 and experts 3..5. Every token chooses
+  // expert 0 and a second one, 3 where its number is even and 1 where it is odd.
+  ExpertRoutes routes = same_routes(config, 1, 7, {0, 1});
+  for (auto& layer : routes[0])
+    for (std::int64_t t = 0; t < 7; t += 2) layer[static_cast<std::size_t>(2 * t + 1)] = 3;
+  CommunicationRun run;
+  run.routes = &routes;
+  Flags flags;
+  flags.gdn = "gather";
+  const Plan plan(config, one_document(7), "uly2.ep2", flags, run);
+  // Rank 0 sends tokens 0 and 2 once; of rank 1, tokens 3 and 5 go twice, 4 and 6 once.
+  CHECK(plan.at("layers.0.mlp.experts.counts:all_to_all") == Counts{3, 3});
+  CHECK(plan.at("layers.0.mlp.experts.dispatch:all_to_all") == Counts{2 * 6, 6 * 6});
+  CHECK(plan.at("layers.0.mlp.experts.dispatch:all_to_all:backward") == Counts{6 * 6, 2 * 6});
+  CHECK(plan.at("layers.0.mlp.experts.combine:all_to_all") == Counts{6 * 6, 2 * 6});
+  CHECK(plan.at("layers.0.mlp.experts.combine:all_to_all:backward") == Counts{2 * 6, 6 * 6});
+  flags.recompute = true;
+  const Plan again(config, one_document(7), "uly2.ep2", flags, run);
+  CHECK(again.at("layers.0.mlp.experts.dispatch:all_to_all") == Counts{4 * 6, 12 * 6});
+  CHECK(again.at("layers.0.mlp.experts.dispatch:all_to_all:backward") == Counts{6 * 6, 2 * 6});
+}
+
+TEST_CASE("routes that are missing or of another run are refused") {
+  ModelConfig config = fixture::model();
+  config.num_experts = 6;
+  const Batch batch = one_document(7);
+  CHECK(refusal_of(config, batch, nullptr) ==
+        "mesh uly2.ep2: what goes to the experts depends on the routes, and none are given");
+  const ExpertRoutes right = same_routes(config, 1, 7, {0, 1}), two = same_routes(config, 2, 7, {0, 1}),
+                     six = same_routes(config, 1, 6, {0, 1});
+  CHECK(refusal_of(config, batch, &right) == "accepted");
+  for (const ExpertRoutes* wrong : {&two, &six})
+    CHECK(refusal_of(config, batch, wrong) ==
+          "mesh uly2.ep2: the routes are not those of 1 passes over 7 tokens, padding included");
+}
+
+TEST_CASE("whole experts under tp: seven tokens in parts of two, two and three, by hand") {
+  ModelConfig config = fixture::model();
+  config.linear_num_key_heads = 3, config.linear_num_value_heads = 6, config.num_attention_heads = 3;
+  config.num_key_value_heads = 1, config.num_experts = 6;
+  const Plan plan(config, one_document(7), "tp3.etp1", {});
+  CHECK(plan.at("layers.0.mlp.experts.join:all_gather") == Counts{2 * 2 * 6, 2 * 2 * 6, 2 * 3 * 6});
+  CHECK(plan.at("layers.0.mlp.experts.split:all_gather:backward") == Counts{24, 24, 36});
+  CHECK(plan.at("layers.0.mlp.experts:all_reduce").empty());
+  Flags sp;
+  sp.sp = true;
+  const Plan cut(config, one_document(7), "tp3.etp1", sp);
+  CHECK(cut.at("layers.0.mlp.experts.join:all_gather").empty());
+  CHECK(cut.at("layers.0.mlp.shared_expert:reduce_scatter") == Counts{5 * 6, 5 * 6, 4 * 6});
+}
+
+TEST_CASE("a pipeline of two: messages forwards and back, and what only one stage sends, by hand") {
+  ModelConfig config = fixture::model();
+  config.num_hidden_layers = 4, config.full_attention = {false, true, false, true};
+  config.tie_word_embeddings = true;
+  Batch batch = one_document(7);
+  batch.document_offsets = {0, 4, 7}, batch.row_offsets = {0, 1, 2}, batch.micro_batch_offsets = {0, 1, 2};
+  Flags flags;
+  const Plan plan(config, batch, "pp2", flags);
+  CHECK(plan.at("stages.0.micro_batch.0:send") == Counts{4 * 6, 0});
+  CHECK(plan.at("stages.0.micro_batch.1:send") == Counts{3 * 6, 0});
+  CHECK(plan.at("stages.0.micro_batch.1:send:backward") == Counts{0, 3 * 6});
+  CHECK(plan.at("stages.1.micro_batch.0:send").empty());
+  // 13 x 6 elements of the table, in two halves.
+  CHECK(plan.at("gradients.embedding:all_reduce") == Counts{78, 78});
+  flags.schedule = "interleaved";
+  const Plan turns(config, batch, "pp2", flags);
+  CHECK(turns.at("stages.0.micro_batch.0:send") == Counts{24, 0});
+  CHECK(turns.at("stages.1.micro_batch.0:send") == Counts{0, 24});
+  CHECK(turns.at("stages.2.micro_batch.0:send:backward") == Counts{0, 24});
+  CHECK(turns.at("stages.3.micro_batch.0:send").empty());
+  flags.sp = true;
+  const Plan parts(config, batch, "pp2.tp2", flags);
+  CHECK(parts.at("stages.0.micro_batch.1:send") == Counts{1 * 6, 2 * 6, 0, 0});
 }
 
 TEST_CASE("even lengths, passed states: Hv K (K+V) and 3 channels to each other rank, whatever the length") {

@@ -80,6 +80,11 @@ void RankSends::all_to_all(const GroupPlace& group, const std::string& site, std
   add(group, site, "all_to_all", direction, calls, leaving);
 }
 
+void RankSends::send(const GroupPlace& group, const std::string& site, std::int64_t n,
+                     Direction direction) const {
+  add(group, site, "send", direction, 1, n);
+}
+
 bool attention_relayouts(const LayoutMap& map) {
   return map.mesh().ring > 1 && map.flags().layout == "contiguous" && map.flags().attn == "ring";
 }
@@ -125,11 +130,13 @@ RankPlace place_of(const LayoutMap& map, int rank) {
   return {map,
           rank,
           at,
+          expert_coordinate_of(mesh, at),
           {"tp", mesh.tp, at.tp},
           {"fsdp", mesh.fsdp, at.fsdp},
           {"ring", mesh.ring, at.ring},
           {"uly", mesh.uly, at.uly},
-          {"cp", mesh.cp(), at.ring * mesh.uly + at.uly}};
+          {"cp", mesh.cp(), at.ring * mesh.uly + at.uly},
+          {"ep", mesh.ep, expert_coordinate_of(mesh, at).ep}};
 }
 
 }  // namespace meshparity::layout

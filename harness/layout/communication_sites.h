@@ -54,6 +54,9 @@ class RankSends {
   // `leaving` elements go to others, in `calls` calls.
   void all_to_all(const GroupPlace& group, const std::string& site, std::int64_t leaving,
                   Direction direction = Direction::forward, std::int64_t calls = 1) const;
+  // n elements to one rank of the group.
+  void send(const GroupPlace& group, const std::string& site, std::int64_t n,
+            Direction direction = Direction::forward) const;
 
  private:
   void add(const GroupPlace& group, const std::string& site, const std::string& op, Direction direction,
@@ -90,7 +93,8 @@ struct RankPlace {
   const LayoutMap& map;
   int rank;
   RankCoordinate at;
-  GroupPlace tp, fsdp, ring, uly, cp;
+  ExpertCoordinate expert_at;
+  GroupPlace tp, fsdp, ring, uly, cp, ep;
 };
 RankPlace place_of(const LayoutMap& map, int rank);
 
@@ -108,6 +112,46 @@ void attention_sites(const RankSends& sends, const RankPlace& place, const std::
 void delta_rule_sites(const RankSends& sends, const RankPlace& place, const std::string& site,
                       const TokenCounts& tokens);
 
+// communication_expert.cpp: what a mixture of experts sends. Counted once for all ranks, because what a rank
+// gets back is what others sent it.
+class ExpertTraffic {
+ public:
+  // `passes` over the batch. Throws InputError where the mesh needs routes and `routes` are not these
+  // passes'.
+  ExpertTraffic(const LayoutMap& map, const ExpertRoutes* routes, int passes);
+  // The block of one layer, entered and left as tp needs it; `tokens` of the rank's stream in this
+  // micro-batch. `passes`: sends of every pass; `once`: of one, as each pass routes its own way.
+  void block(const RankSends& passes, const RankSends& once, const RankPlace& place, std::int64_t layer,
+             std::int64_t micro_batch, std::int64_t tokens) const;
+
+ private:
+  // Of one rank in one micro-batch: tokens of the padded batch that it routes.
+  std::vector<std::int64_t> routed_tokens(int rank, std::int64_t micro_batch) const;
+  // Rows that leave the rank for others' experts, and that others send to its own.
+  struct Rows {
+    std::int64_t leaving = 0, arriving = 0;
+  };
+  Rows& rows(int pass, std::int64_t layer, std::int64_t micro_batch, int rank);
+  const Rows& rows(int pass, std::int64_t layer, std::int64_t micro_batch, int rank) const {
+    return const_cast<ExpertTraffic*>(this)->rows(pass, layer, micro_batch, rank);
+  }
+  void count(const ExpertRoutes& routes);
+  const LayoutMap& map_;
+  int passes_;
+  std::vector<Rows> rows_;  // [pass][layer][micro-batch][rank]; empty with ep = 1
+};
+
+// communication_pipeline.cpp: between stages. Virtual stage v of all holds layers cut(layers, all, v).
+struct StagePlace {
+  int number = 0;
+  Range layers;
+  bool first = true, last = true;
+};
+std::vector<StagePlace> stages_of(const LayoutMap& map, int pp);
+// What a stage hands on of one micro-batch of `tokens` in the rank's stream, and what it hands back.
+void stage_sends(const RankSends& sends, const RankPlace& place, const StagePlace& stage,
+                 std::int64_t micro_batch, std::int64_t tokens);
+
 // communication_data.cpp: parameters gathered once per micro-batch, gradients summed once per pass.
 class ParameterTraffic {
  public:
@@ -123,6 +167,8 @@ class ParameterTraffic {
     std::vector<std::int64_t> shards;  // [world] elements each rank keeps
   };
   bool experts_apart() const;
+  // Is the parameter on this rank's pipeline stages?
+  bool held(const Parameter& parameter, const RankPlace& place) const;
   const LayoutMap& map_;
   std::vector<Parameter> parameters_;
 };

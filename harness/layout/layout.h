@@ -43,6 +43,8 @@ class LayoutMap {
   // tokens of the data rank.
   std::vector<std::int64_t> tokens(int rank, bool residual) const;
   int world() const { return mesh_.world(); }
+  // Does a rank of this pp index hold the parameter or activation of that name?
+  bool on_stage(std::string_view name, int pp) const;
 
   const ModelConfig& config() const { return config_; }
   const Mesh& mesh() const { return mesh_; }
@@ -53,9 +55,7 @@ class LayoutMap {
  private:
   // As if this rank's pipeline stage held everything.
   LocalIndex local_of_stage(const std::string& key, int rank) const;
-  // pp index that holds a layer, and whether a parameter or activation of that name is on a stage.
-  int stage_of_layer(std::int64_t layer) const;
-  bool on_stage(std::string_view name, int pp) const;
+  int stage_of_layer(std::int64_t layer) const;  // its pp index
   // `gathered`: before fsdp (edp for experts) cuts it, as its blocks use it.
   LocalIndex local_parameter(const ParameterPlacement& placement, const RankCoordinate& at,
                              bool gathered) const;

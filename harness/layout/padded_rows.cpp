@@ -42,4 +42,34 @@ std::vector<PaddedRow> padded_rows(const Batch& batch, const Mesh& mesh, const s
   return held;
 }
 
+Batch padded_batch(const Batch& batch, const Mesh& mesh, const std::string& pad) {
+  Mesh one_data_rank = mesh;
+  one_data_rank.dp = one_data_rank.fsdp = 1;
+  Batch out;
+  out.name = batch.name;
+  out.document_offsets = out.row_offsets = {0};
+  out.micro_batch_offsets = batch.micro_batch_offsets;
+  std::vector<std::int64_t> positions[3];
+  for (std::int64_t m = 0; m < batch.micro_batches(); ++m)
+    for (const PaddedRow& row : padded_rows(batch, one_data_rank, pad, m, 0)) {
+      for (const Range& document : row.documents) {
+        for (std::int64_t i = document.begin; i < document.end; ++i) {
+          const std::int64_t token = row.tokens[static_cast<std::size_t>(i)];
+          out.token_ids.push_back(token < 0 ? 0 : batch.token_ids[token]);
+          out.labels.push_back(token < 0 ? kIgnoreLabel : batch.labels[token]);
+          for (std::int64_t axis = 0; axis < 3; ++axis)
+            positions[axis].push_back(token < 0 || batch.position_ids.empty()
+                                          ? i - document.begin
+                                          : batch.position_ids[axis * batch.tokens() + token]);
+        }
+        out.document_offsets.push_back(out.tokens());
+      }
+      out.row_offsets.push_back(out.documents());
+    }
+  if (!batch.position_ids.empty())
+    for (const auto& axis : positions)
+      out.position_ids.insert(out.position_ids.end(), axis.begin(), axis.end());
+  return out;
+}
+
 }  // namespace meshparity::layout

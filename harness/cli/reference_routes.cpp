@@ -1,0 +1,29 @@
+#include "harness/cli/reference_routes.h"
+
+#include <algorithm>
+
+#include "harness/layout/padded_rows.h"
+
+namespace meshparity::cli {
+
+layout::ExpertRoutes reference_routes(const ModelConfig& config, const reference::TensorMap& weights,
+                                      const Batch& batch, const TrainSpec& train, const Mesh& mesh,
+                                      const Flags& flags, const std::string& loss, int steps) {
+  reference::RunOptions options;
+  options.loss = loss, options.steps = steps, options.gradients = false, options.routes = true;
+  const auto results =
+      reference::run(config, weights, layout::padded_batch(batch, mesh, flags.pad), train, options);
+  layout::ExpertRoutes routes;
+  for (int pass = 1; pass <= std::max(1, steps); ++pass) {
+    auto& layers = routes.emplace_back();
+    for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
+      const at::Tensor experts =
+          results.at("routes/pass" + std::to_string(pass) + "/layers." + std::to_string(i)).contiguous();
+      const auto* data = experts.const_data_ptr<std::int64_t>();
+      layers.emplace_back(data, data + experts.numel());
+    }
+  }
+  return routes;
+}
+
+}  // namespace meshparity::cli
