@@ -126,9 +126,12 @@ pid_t spawn(const std::string& program, const std::string& file, int output) {
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   std::string program_copy = program, file_copy = file;
   char* arguments[] = {program_copy.data(), file_copy.data(), nullptr};
-  // Only what the guard needs, so that a user's HDF5 settings change nothing.
+  // Only what the guard needs, so that a user's HDF5 settings change nothing; where libhdf5's own libraries
+  // lie in a local prefix, the loader finds them as it did for this program.
   char locking[] = "HDF5_USE_FILE_LOCKING=FALSE";
-  char* environment[] = {locking, nullptr};
+  const char* const library_path = std::getenv("LD_LIBRARY_PATH");
+  std::string libraries = std::string("LD_LIBRARY_PATH=") + (library_path ? library_path : "");
+  char* environment[] = {locking, library_path ? libraries.data() : nullptr, nullptr};
   pid_t pid = -1;
   const int failed = posix_spawn(&pid, program.c_str(), &actions, &attributes, arguments, environment);
   posix_spawnattr_destroy(&attributes);
@@ -137,6 +140,9 @@ pid_t spawn(const std::string& program, const std::string& file, int output) {
   return pid;
 }
 
+// What the loader and the shell end with where a program cannot be run.
+constexpr int kNotRun = 127;
+
 std::string why_it_ended(int status, bool late) {
   if (late) return "reading it takes too long";
   if (WIFSIGNALED(status)) {
@@ -144,6 +150,8 @@ std::string why_it_ended(int status, bool late) {
     if (signal == SIGXCPU || signal == SIGALRM) return "reading it takes too long";
     return "the HDF5 reader died of signal " + std::to_string(signal);
   }
+  if (WEXITSTATUS(status) == kNotRun)
+    throw RunError(guard_program() + " cannot be started: a library it needs is missing (try it by hand)");
   if (WEXITSTATUS(status) != 0)
     return "the HDF5 reader failed with exit code " + std::to_string(WEXITSTATUS(status));
   return "the HDF5 reader was cut short";

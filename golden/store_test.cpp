@@ -2,6 +2,7 @@
 #include "golden/store.h"
 
 #include <catch2/catch.hpp>
+#include <cstdlib>
 #include <functional>
 
 #include "golden/schema.h"
@@ -103,6 +104,22 @@ TEST_CASE("a file that is missing, a folder, or not HDF5 is named") {
   spill(folder.file("empty.h5"), "");
   CHECK_THAT(input_error([&] { read(folder.file("empty.h5"), Kind::golden); }),
              Contains("empty.h5: damaged"));
+}
+
+TEST_CASE("a reader that cannot start is no damaged file, and libraries are looked for where ours are") {
+  const TemporaryFolder folder;
+  // A C++ library of no bytes: the loader refuses it, so the guard ends before its main.
+  spill(folder.file("libstdc++.so.6"), "");
+  const char* before = std::getenv("LD_LIBRARY_PATH");
+  const std::string kept = before ? before : "";
+  ::setenv("LD_LIBRARY_PATH", folder.file(".").c_str(), 1);
+  CHECK_THROWS_WITH(read(kData + "tiny-dense.single.h5", Kind::golden),
+                    Contains("h5guard cannot be started"));
+  if (before)
+    ::setenv("LD_LIBRARY_PATH", kept.c_str(), 1);
+  else
+    ::unsetenv("LD_LIBRARY_PATH");
+  CHECK_NOTHROW(read(kData + "tiny-dense.single.h5", Kind::golden));
 }
 
 TEST_CASE("a truncated golden is damaged at every length") {

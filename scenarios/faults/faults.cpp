@@ -125,7 +125,7 @@ const std::vector<Fault>& all() {
                                           moe_tp_noep_grad_placement(),
                                           router_grad_tp_missing(),
                                           partial_input_grad_attention(),
- partial_plus_replicated_bias(),
+                                          partial_plus_replicated_bias(),
                                           gather_bwd_reduce_duplicated(),
                                           shared_expert_reduced_twice(),
                                           shared_expert_partial_not_reduced(),
