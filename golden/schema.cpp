@@ -107,7 +107,8 @@ std::optional<Rule> expected_rule(const Store& store, const std::string& name, c
   if (const std::string loss = after(name, "loss/"); kLosses.count(loss)) return Rule{Values::real, {}};
   if (const std::string loss = after(name, "denominators/"); kLosses.count(loss)) {
     if (loss == "sequence_mean") return Rule{Values::real, {s.documents}};
-    if (loss == "micro_batch_mean") return Rule{Values::real, {s.micro_batches}};
+    if (loss == "micro_batch_mean" || loss == "router_z" || loss == "aux")
+      return Rule{Values::real, {s.micro_batches}};
     return Rule{Values::real, {}};
   }
   if (const std::string part = after(name, "activations/"); !part.empty()) {

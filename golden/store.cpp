@@ -26,6 +26,16 @@ std::vector<std::int64_t> input(const Store& store, const std::string& name) {
   return found->second.to_int64();
 }
 
+// Empty where the file holds none.
+std::vector<double> real_input(const Store& store, const std::string& name) {
+  std::vector<double> values;
+  const auto found = store.tensors.find("inputs/" + name);
+  if (found == store.tensors.end()) return values;
+  const TensorView view = found->second.view();
+  for (std::int64_t i = 0; i < view.numel(); ++i) values.push_back(view.at(i));
+  return values;
+}
+
 // "tiny-dense.packed-odd.h5" -> "packed-odd": packaged goldens are called <model>.<batch>.h5.
 std::string batch_name(const Store& store) {
   if (const auto named = store.attributes.find("batch"); named != store.attributes.end())
@@ -76,6 +86,7 @@ Batch batch_of(const Store& store) {
   else
     batch.micro_batch_offsets = {0, batch.rows()};
   if (store.has("inputs/position_ids")) batch.position_ids = input(store, "position_ids");
+  batch.advantages = real_input(store, "advantages"), batch.old_logprobs = real_input(store, "old_logprobs");
   const std::int64_t vocab = vocab_of(store);
   batch.validate(store.file, vocab > 0 ? vocab : std::numeric_limits<std::int64_t>::max());
   return batch;

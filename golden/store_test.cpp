@@ -88,6 +88,17 @@ TEST_CASE("batch and training come out of the store, and one micro-batch is the 
   CHECK(batch_of(store).micro_batch_rows(1) == Range{1, 2});
   CHECK(train_of(store).steps == 1);
   CHECK(train_of(store).max_grad_norm == 0.5);
+  CHECK(batch_of(store).advantages.empty());
+  CHECK(batch_of(store).advantage(3) != batch_of(store).advantage(4));  // drawn
+  store.tensors["inputs/advantages"] = reals({7}, 0.5);
+  store.tensors["inputs/old_logprobs"] = reals({7}, -2);
+  CHECK(batch_of(store).advantage(3) == store.tensors["inputs/advantages"].view().at(3));
+  CHECK(batch_of(store).old_logprob(0) == store.tensors["inputs/old_logprobs"].view().at(0));
+  CHECK(batch_of(store).labels[6] == kIgnoreLabel);
+  CHECK(batch_of(store).old_logprob(6) == 0);
+  store.tensors["inputs/advantages"].as<double>()[2] = NAN;
+  CHECK_THAT(input_error([&] { batch_of(store); }), Contains("inputs/advantages: holds a value"));
+  store.tensors.erase("inputs/advantages");
   store.tensors.erase("inputs/micro_batch_offsets");
   CHECK(batch_of(store).micro_batch_offsets == std::vector<std::int64_t>{0, 2});
   store.tensors.erase("inputs/labels");
@@ -186,6 +197,7 @@ TEST_CASE("a wrong shape, an unknown path and a value that is no number are name
   CHECK_THAT(set("expected/logits", {5, 7}), Contains("expected/logits: has shape [5,7], must be [7,5]"));
   CHECK_THAT(set("expected/logprobs", {6}), Contains("expected/logprobs: has shape [6], must be [7]"));
   CHECK_THAT(set("expected/denominators/sequence_mean", {2}), Contains("must be [3]"));
+  CHECK_THAT(set("expected/denominators/aux", {3}), Contains("must be [2]"));
   CHECK_THAT(set("expected/grad_norm", {1}), Contains("must be []"));
   CHECK_THAT(set("expected/grads/model.norm.weight", {3}), Contains("must be [2]"));
   CHECK_THAT(set("weights/model.embed_tokens.weight", {4, 2}), Contains("must be [5,2]"));

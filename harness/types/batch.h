@@ -22,6 +22,14 @@ struct Batch {
   std::vector<std::int64_t> micro_batch_offsets;  // [M+1] in rows
   // [3*N] (t, h, w) or empty: index in the document on all three axes.
   std::vector<std::int64_t> position_ids;
+  // [N] or empty: what the policy_gradient term takes from the sampling run. Where empty they are drawn.
+  std::vector<double> advantages, old_logprobs;
+
+  // Of one token: the batch's own, or a pure function of the name and the token's number: advantages uniform
+  // in (-1, 1), logprobs in (-6, 0), so that ratios fall below, into and above the range they are clipped to.
+  // A token without label has the old logprob 0, as it has the new one.
+  double advantage(std::int64_t token) const;
+  double old_logprob(std::int64_t token) const;
 
   std::int64_t tokens() const { return static_cast<std::int64_t>(token_ids.size()); }
   std::int64_t documents() const { return static_cast<std::int64_t>(document_offsets.size()) - 1; }
