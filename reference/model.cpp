@@ -74,9 +74,11 @@ at::Tensor forward_document(const ModelConfig& c, const TensorMap& w, const at::
     note(number + "mixer", mixed);
     x = x + mixed;
     const at::Tensor between = rms_norm(x, w.at(layer + "post_attention_layernorm.weight"), c.rms_norm_eps);
+    const std::string router = layer + "mlp.gate.weight";
     if (notes.routes && c.is_moe())
       (*notes.routes)["layers." + std::to_string(i)] =
-          route(between, w.at(layer + "mlp.gate.weight"), c.num_experts_per_tok).experts;
+          route(between, w.at(router), c.num_experts_per_tok).experts;
+    if (notes.router_logits && c.is_moe()) notes.router_logits->push_back(at::linear(between, w.at(router)));
     const at::Tensor fed = feed_forward(c, w, layer, between);
     note(number + "ffn", fed);
     x = x + fed;

@@ -18,7 +18,8 @@ using Activations = TensorMap;
 // What a caller may look at besides the logits; null = not asked for.
 struct Notes {
   Activations* activations = nullptr;
-  TensorMap* routes = nullptr;  // "layers.<i>" [T, k] int64
+  TensorMap* routes = nullptr;                       // "layers.<i>" [T, k] int64
+  std::vector<at::Tensor>* router_logits = nullptr;  // [T, E] of every layer, differentiable
 };
 
 // x = embed(ids); per layer x += mixer(norm(x)), x += ffn(norm(x)); logits = head(norm(x)).

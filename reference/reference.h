@@ -16,7 +16,7 @@ namespace meshparity::reference {
 using TensorMap = std::map<std::string, at::Tensor>;
 
 struct RunOptions {
-  std::string loss = "token_mean";  // policy whose gradients are taken
+  std::string loss = "token_mean";  // whose gradients are taken: a term or a sum (harness/types/loss_sum.h)
   bool gradients = true;
   int steps = 0;             // AdamW steps; step 1 uses the gradients of the given weights
   bool activations = false;  // also "activations/<name>"
@@ -29,8 +29,8 @@ struct RunOptions {
 };
 
 // Runs forward (and backward, and `steps` optimizer steps over all micro-batches) in the dtype of the
-// weights. Returns: logits [N,vocab], logprobs [N] (0 where ignored), loss/<policy> [] and
-// denominators/<policy> for every text policy, grads/<name>, grad_norm [] (always float64),
+// weights. Returns: logits [N,vocab], logprobs [N] (0 where ignored), loss/<term> [] and denominators/<term>
+// for every policy and every other term of the loss, grads/<name>, grad_norm [] (always float64),
 // step<k>/weights/<name>; with activations also activations/embed, activations/layers.<i>.mixer (mixer output
 // before the residual add), activations/layers.<i>.ffn, activations/norm (after the final norm), each [N,
 // hidden].

@@ -1,9 +1,13 @@
 // Forward, backward and optimizer steps over a whole batch, document by document. See reference.h.
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+
 #include "harness/types/error.h"
+#include "harness/types/loss_sum.h"
 #include "reference/blocks/loss.h"
 #include "reference/blocks/optimizer.h"
+#include "reference/blocks/router_loss.h"
 #include "reference/model.h"
 #include "reference/reference.h"
 
@@ -22,15 +26,79 @@ at::Tensor document_positions(const Batch& batch, Range tokens) {
 struct Pass {
   at::Tensor logits;      // [N, vocab]
   at::Tensor logprobs;    // [N]
+  TensorMap terms;        // [] by name: the terms of the loss that are no policy
   TensorMap gradients;    // empty unless asked for
   TensorMap activations;  // empty unless asked for
   TensorMap routes;       // empty unless asked for
 };
 
-// Backward runs document by document: the loss is a sum over tokens, so gradients add up and only one
-// document's graph is alive at a time.
+// Every token's part of the loss: what a cross entropy counts in the sum of all policies, and of policy
+// gradients.
+struct TokenTerms {
+  TokenTerms(const LossSum& sum, const Batch& batch, const TrainSpec& train)
+      : loss(sum), cross_entropy(at::zeros({batch.tokens()}, at::kDouble)) {
+    for (const LossSum::Term& term : sum.terms)
+      if (std::find(kLossPolicies.begin(), kLossPolicies.end(), term.name) != kLossPolicies.end())
+        cross_entropy = cross_entropy + term.weight * loss_weights(term.name, batch, train);
+    mean = loss_weights("token_mean", batch, train);
+    std::vector<double> advantage, old;
+    for (std::int64_t t = 0; t < batch.tokens(); ++t)
+      advantage.push_back(batch.advantage(t)), old.push_back(batch.old_logprob(t));
+    advantages = at::tensor(advantage, at::kDouble), old_logprobs = at::tensor(old, at::kDouble);
+  }
+
+  // The loss of some tokens; adds the terms that are no policy to `terms`. logits [T, vocab], logprobs [T].
+  at::Tensor of(Range tokens, const at::Tensor& logits, const at::Tensor& logprobs, TensorMap& terms) const {
+    const auto part = [&](const at::Tensor& all) {
+      return all.narrow(0, tokens.begin, tokens.size()).to(logprobs.dtype());
+    };
+    at::Tensor sum = -(part(cross_entropy) * logprobs).sum();
+    const auto add = [&](const char* name, const at::Tensor& value) {
+      terms[name] = terms.count(name) ? terms[name] + value.detach() : value.detach();
+      sum = sum + loss.weight(name) * value;
+    };
+    if (loss.has("policy_gradient"))
+      add("policy_gradient",
+          (part(mean) * policy_gradient(logprobs, part(advantages), part(old_logprobs))).sum());
+    if (loss.has("lm_z")) add("lm_z", (part(mean) * at::logsumexp(logits, {-1}).square()).sum());
+    return sum;
+  }
+
+  LossSum loss;
+  at::Tensor cross_entropy, mean, advantages, old_logprobs;  // [N]
+};
+
+// The router's terms of one micro-batch, in the mean over the micro-batches that hold tokens. `layers`: the
+// logits of its documents, layer by layer.
+at::Tensor router_terms(const LossSum& loss, const ModelConfig& config, const std::vector<at::Tensor>& layers,
+                        std::int64_t micro_batches, TensorMap& terms) {
+  at::Tensor sum = at::zeros({}, layers[0].options());
+  const auto add = [&](const char* name, const at::Tensor& value) {
+    const at::Tensor share = value / static_cast<double>(micro_batches);
+    terms[name] = terms.count(name) ? terms[name] + share.detach() : share.detach();
+    sum = sum + loss.weight(name) * share;
+  };
+  if (loss.has("router_z")) add("router_z", router_z_loss(layers));
+  if (loss.has("aux")) add("aux", load_balancing_loss(layers, config.num_experts_per_tok));
+  return sum;
+}
+
+// Documents whose losses belong together: what a router's terms are a mean over is a micro-batch; everything
+// else is a sum over tokens, so that backward can run document by document and one graph is alive at a time.
+std::vector<Range> document_groups(const Batch& batch, bool by_micro_batch) {
+  std::vector<Range> groups;
+  if (!by_micro_batch)
+    for (std::int64_t d = 0; d < batch.documents(); ++d) groups.push_back({d, d + 1});
+  for (std::int64_t m = 0; by_micro_batch && m < batch.micro_batches(); ++m) {
+    const Range rows = batch.micro_batch_rows(m);
+    const Range documents = {batch.row_offsets[rows.begin], batch.row_offsets[rows.end]};
+    if (documents.size() > 0) groups.push_back(documents);
+  }
+  return groups;
+}
+
 Pass run_batch(const ModelConfig& config, const TensorMap& weights, const Batch& batch,
-               const at::Tensor& loss_weight, bool gradients, bool activations, bool routes) {
+               const TokenTerms& token_terms, bool gradients, bool activations, bool routes) {
   const at::AutoGradMode record(gradients);
   TensorMap leaves;
   for (const auto& [name, weight] : weights) leaves[name] = weight.detach().requires_grad_(gradients);
@@ -38,24 +106,36 @@ Pass run_batch(const ModelConfig& config, const TensorMap& weights, const Batch&
   const at::Tensor ids = at::tensor(batch.token_ids, at::kLong), labels = at::tensor(batch.labels, at::kLong);
   std::vector<at::Tensor> logits, logprobs;
   std::map<std::string, std::vector<at::Tensor>> noted, routed;
-  for (std::int64_t d = 0; d < batch.documents(); ++d) {
-    const Range tokens = batch.document(d);
-    if (tokens.size() == 0) continue;
-    const auto part = [&](const at::Tensor& t) { return t.narrow(0, tokens.begin, tokens.size()); };
-    Activations document_activations;
-    TensorMap document_routes;
-    const at::Tensor document_logits = forward_document(
-        config, leaves, part(ids), document_positions(batch, tokens),
-        {activations ? &document_activations : nullptr, routes ? &document_routes : nullptr});
-    const at::Tensor document_logprobs = label_logprobs(document_logits, part(labels));
-    if (gradients) (-(part(loss_weight).to(document_logprobs.dtype()) * document_logprobs).sum()).backward();
-    logits.push_back(document_logits.detach());
-    logprobs.push_back(document_logprobs.detach());
-    for (const auto& [name, value] : document_activations) noted[name].push_back(value);
-    for (const auto& [name, value] : document_routes) routed[name].push_back(value);
+  Pass pass;
+  const bool of_router = token_terms.loss.of_router();
+  const std::vector<Range> groups = document_groups(batch, of_router);
+  for (const Range& group : groups) {
+    at::Tensor loss = at::zeros({}, weights.begin()->second.options());
+    std::vector<at::Tensor> router_logits;
+    for (std::int64_t d = group.begin; d < group.end; ++d) {
+      const Range tokens = batch.document(d);
+      if (tokens.size() == 0) continue;
+      const auto part = [&](const at::Tensor& t) { return t.narrow(0, tokens.begin, tokens.size()); };
+      Activations document_activations;
+      TensorMap document_routes;
+      const at::Tensor document_logits =
+          forward_document(config, leaves, part(ids), document_positions(batch, tokens),
+                           {activations ? &document_activations : nullptr,
+                            routes ? &document_routes : nullptr, of_router ? &router_logits : nullptr});
+      const at::Tensor document_logprobs = label_logprobs(document_logits, part(labels));
+      loss = loss + token_terms.of(tokens, document_logits, document_logprobs, pass.terms);
+      logits.push_back(document_logits.detach());
+      logprobs.push_back(document_logprobs.detach());
+      for (const auto& [name, value] : document_activations) noted[name].push_back(value);
+      for (const auto& [name, value] : document_routes) routed[name].push_back(value);
+    }
+    if (of_router)
+      loss = loss + router_terms(token_terms.loss, config, router_logits,
+                                 static_cast<std::int64_t>(groups.size()), pass.terms);
+    if (gradients) loss.backward();
   }
 
-  Pass pass{at::cat(logits), at::cat(logprobs), {}, {}, {}};
+  pass.logits = at::cat(logits), pass.logprobs = at::cat(logprobs);
   for (const auto& [name, parts] : noted) pass.activations[name] = at::cat(parts);
   for (const auto& [name, parts] : routed) pass.routes[name] = at::cat(parts);
   if (gradients) {
@@ -74,10 +154,12 @@ TensorMap run(const ModelConfig& config, const TensorMap& weights, const Batch& 
   check_weights(config, weights);
   batch.validate(batch.name, config.vocab_size);
   if (batch.tokens() == 0) throw InputError(batch.name, "token_ids", "the batch has no token");
-  const at::Tensor loss_weight = loss_weights(options.loss, batch, train);
+  const LossSum loss = parse_loss(options.loss);
+  if (const std::string no = loss_refusal(loss, config); !no.empty()) throw InputError(no);
+  const TokenTerms token_terms(loss, batch, train);
 
   const bool gradients = options.gradients || options.steps > 0;
-  Pass pass = run_batch(config, weights, batch, loss_weight, gradients, options.activations, options.routes);
+  Pass pass = run_batch(config, weights, batch, token_terms, gradients, options.activations, options.routes);
 
   TensorMap results;
   const auto keep_routes = [&results, &pass](int step) {
@@ -92,6 +174,10 @@ TensorMap run(const ModelConfig& config, const TensorMap& weights, const Batch& 
     results[std::string("loss/") + policy] = -(weight * pass.logprobs).sum();
     results[std::string("denominators/") + policy] = loss_denominators(policy, batch, train);
   }
+  for (const auto& [term, value] : pass.terms) {
+    results["loss/" + term] = value;
+    results["denominators/" + term] = loss_denominators(term, batch, train, config.num_hidden_layers);
+  }
   for (const auto& [name, value] : pass.activations) results["activations/" + name] = value;
   if (options.gradients) {
     for (const auto& [name, gradient] : pass.gradients) results["grads/" + name] = gradient;
@@ -105,7 +191,7 @@ TensorMap run(const ModelConfig& config, const TensorMap& weights, const Batch& 
   for (int step = 1; step <= options.steps; ++step) {
     if (step > 1) {
       pass =
-          run_batch(config, current, batch, loss_weight, /*gradients=*/true, options.trace, options.routes);
+          run_batch(config, current, batch, token_terms, /*gradients=*/true, options.trace, options.routes);
       keep_routes(step);
       const std::string trace = "trace/step" + std::to_string(step) + "/";
       for (const auto& [name, value] : pass.activations) results[trace + "activations/" + name] = value;

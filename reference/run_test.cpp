@@ -4,7 +4,11 @@
 #include <catch2/catch.hpp>
 
 #include "harness/types/error.h"
+#include "harness/types/loss_sum.h"
+#include "reference/blocks/oracle_check.h"
 #include "reference/host_tensor.h"
+#include "reference/model.h"
+#include "reference/oracle/router_loss.h"
 #include "reference/reference.h"
 #include "reference/test_models.h"
 
@@ -22,6 +26,12 @@ Batch small_batch(const ModelConfig& config) {
   batch.labels[0] = kIgnoreLabel;
   batch.labels[10] = kIgnoreLabel;
   return batch;
+}
+
+ModelConfig two_layers_of_experts() {
+  ModelConfig config = tiny_moe();
+  config.num_hidden_layers = 2, config.full_attention = {false, true};
+  return config;
 }
 
 double difference(const at::Tensor& got, const at::Tensor& want) {
@@ -45,6 +55,59 @@ TEST_CASE("a document's results do not depend on its neighbours") {
     const TensorMap result = run(config, weights, alone, {}, {.gradients = false});
     CHECK(at::equal(result.at("logits"), together.at("logits").narrow(0, tokens.begin, tokens.size())));
   }
+}
+
+TEST_CASE("the router's terms are means over micro-batches of what the oracle gives for each") {
+  const ModelConfig config = two_layers_of_experts();
+  const TensorMap weights = weights_of(config);
+  const Batch batch = small_batch(config);  // micro-batches of 8 and 10 tokens
+  const TensorMap results = run(config, weights, batch, {}, {.loss = "token_mean+aux+router_z"});
+
+  double aux = 0, z = 0;
+  for (std::int64_t m = 0; m < batch.micro_batches(); ++m) {
+    const Range rows = batch.micro_batch_rows(m);
+    std::vector<at::Tensor> decisions;
+    for (std::int64_t d = batch.row_offsets[rows.begin]; d < batch.row_offsets[rows.end]; ++d) {
+      const Range tokens = batch.document(d);
+      const at::Tensor positions = at::arange(tokens.size(), at::kLong).expand({3, tokens.size()});
+      forward_document(config, weights,
+                       at::tensor(batch.token_ids, at::kLong).narrow(0, tokens.begin, tokens.size()),
+                       positions, {.router_logits = &decisions});
+    }
+    const at::Tensor all = at::cat(decisions);
+    CHECK(all.size(0) == config.num_hidden_layers * batch.micro_batch_tokens(m).size());
+    aux += oracle::load_balancing_loss<double>(to_matrix(all), config.num_experts_per_tok) / 2;
+    z += oracle::router_z_loss<double>(to_matrix(all)) / 2;
+  }
+  CHECK(results.at("loss/aux").item<double>() == Approx(aux).epsilon(1e-13));
+  CHECK(results.at("loss/router_z").item<double>() == Approx(z).epsilon(1e-13));
+  CHECK(results.at("denominators/aux")[1].item<double>() == 2 * 10);
+  CHECK(results.count("loss/lm_z") == 0);
+}
+
+TEST_CASE("every term's gradient is its directional derivative") {
+  const ModelConfig config = two_layers_of_experts();
+  const std::string term = GENERATE("policy_gradient", "lm_z", "router_z", "aux", "2*sum+0.5*aux");
+  INFO(term);
+  const TensorMap weights = weights_of(config);
+  const Batch batch = small_batch(config);
+  const auto value_at = [&](const TensorMap& at) {
+    const TensorMap results = run(config, at, batch, {}, {.loss = term, .gradients = false});
+    double value = 0;
+    for (const auto& t : parse_loss(term).terms)
+      value += t.weight * results.at("loss/" + t.name).item<double>();
+    return value;
+  };
+  const TensorMap results = run(config, weights, batch, {}, {.loss = term});
+  const double h = 1e-7;
+  TensorMap above, below;
+  double want = 0;
+  for (const auto& [name, weight] : weights) {
+    const at::Tensor direction = random_tensor("direction " + name, weight.sizes().vec());
+    above[name] = weight + h * direction, below[name] = weight - h * direction;
+    want += (results.at("grads/" + name) * direction).sum().item<double>();
+  }
+  CHECK((value_at(above) - value_at(below)) / (2 * h) == Approx(want).epsilon(1e-5));
 }
 
 TEST_CASE("without a valid label the loss is 0 and every gradient exactly zero") {

@@ -46,7 +46,21 @@ at::Tensor label_logprobs(const at::Tensor& logits, const at::Tensor& labels) {
   return at::where(valid, logprobs, 0.0);
 }
 
-at::Tensor loss_denominators(const std::string& policy, const Batch& batch, const TrainSpec& train) {
+at::Tensor policy_gradient(const at::Tensor& logprobs, const at::Tensor& advantages,
+                           const at::Tensor& old_logprobs) {
+  const at::Tensor ratio = (logprobs - old_logprobs).exp();
+  return -at::minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages);
+}
+
+at::Tensor loss_denominators(const std::string& term, const Batch& batch, const TrainSpec& train,
+                             std::int64_t routers) {
+  if (term == "router_z" || term == "aux") {
+    std::vector<double> rows;
+    for (std::int64_t m = 0; m < batch.micro_batches(); ++m)
+      rows.push_back(static_cast<double>(routers * batch.micro_batch_tokens(m).size()));
+    return at::tensor(rows, at::kDouble);
+  }
+  const std::string policy = term == "policy_gradient" || term == "lm_z" ? "token_mean" : term;
   const at::Tensor values = at::tensor(divisors(policy, batch, train), at::kDouble);
   return policy == "sequence_mean" || policy == "micro_batch_mean" ? values : values.squeeze(0);
 }

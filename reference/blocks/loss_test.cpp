@@ -6,7 +6,7 @@
 
 #include "harness/types/error.h"
 #include "reference/blocks/oracle_check.h"
-#include "reference/oracle/cross_entropy.h"
+#include "reference/oracle/token_loss.h"
 
 namespace meshparity::reference::loss_test {
 namespace {
@@ -46,6 +46,34 @@ TEST_CASE("log-probabilities are the oracle's, 0 where ignored") {
   CHECK(agreement(ignored_counted, truth, {random_tensor("logits", {4, 5}, 3)}).forward > kFaultFloor);
 }
 
+TEST_CASE("policy gradients are the oracle's, clipped on both sides") {
+  // Ratios: below, in and above the clip, with either sign of the advantage.
+  const std::vector<double> advantages = {1, -1, 0.5, -0.5, 2, -2}, old = {0, 0, 0, 0, 0, 0};
+  const at::Tensor logprobs = at::tensor({-0.5, -0.5, 0.1, -0.1, 0.4, 0.4}, at::kDouble).view({1, 6});
+  const auto truth = [&]<class S>(const std::vector<oracle::Matrix<S>>& x) {
+    oracle::Matrix<S> y(1, 6);
+    for (Eigen::Index t = 0; t < 6; ++t)
+      y(0, t) = -oracle::clipped_objective<S>(x[0](0, t), advantages[t], old[t]);
+    return y;
+  };
+  const auto block = [&](auto& x) {
+    return policy_gradient(x[0], at::tensor(advantages, at::kDouble), at::tensor(old, at::kDouble));
+  };
+  const Agreement found = agreement(block, truth, {logprobs});
+  CHECK(found.forward <= kForwardBound);
+  CHECK(found.gradient <= kGradientBound);
+  at::Tensor leaf = logprobs.clone().requires_grad_(true);
+  std::vector<at::Tensor> inputs = {leaf};
+  block(inputs).sum().backward();
+  const std::vector<double> gradient = values(leaf.grad());
+  CHECK(gradient[1] == 0);  // held below
+  CHECK(gradient[4] == 0);  // held above
+  for (const int free : {0, 2, 3, 5}) CHECK(gradient[free] != 0);
+
+  const auto unclipped = [&](auto& x) { return -x[0].exp() * at::tensor(advantages, at::kDouble); };
+  CHECK(agreement(unclipped, truth, {logprobs}).forward > kFaultFloor);
+}
+
 TEST_CASE("policies weigh tokens as they say") {
   const Batch batch = counted_batch();
   TrainSpec train;
@@ -66,6 +94,11 @@ TEST_CASE("policies weigh tokens as they say") {
   CHECK(denominators("sequence_mean") == Numbers{2, 0, 2});
   CHECK(denominators("micro_batch_mean") == Numbers{2, 2});
   CHECK(denominators("num_tokens") == Numbers{16});
+  CHECK(denominators("policy_gradient") == Numbers{4});
+  CHECK(denominators("lm_z") == Numbers{4});
+  // Two routers that decide on 4 tokens in each micro-batch.
+  CHECK(values(loss_denominators("aux", batch, train, 2)) == Numbers{8, 8});
+  CHECK(values(loss_denominators("router_z", batch, train, 2)) == Numbers{8, 8});
   CHECK(loss_denominators("token_mean", batch, train).dim() == 0);
   CHECK(loss_denominators("sequence_mean", batch, train).dim() == 1);
   CHECK_THROWS_AS(loss_weights("mean_of_means", batch, train), InputError);
