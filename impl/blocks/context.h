@@ -5,6 +5,7 @@
 #include "impl/blocks/context_tables.h"
 #include "impl/blocks/packed_tokens.h"
 #include "impl/blocks/primitives.h"
+#include "impl/blocks/router_loss.h"
 #include "impl/parallel/expert.h"
 #include "impl/parallel/fully_sharded.h"
 #include "impl/parallel/tensor.h"
@@ -18,6 +19,7 @@ struct BlockContext {
   ExpertParallel expert;
   const PackedTokens* tokens = nullptr;  // of the micro-batch at hand, as this rank holds them
   ContextParallel context;
+  std::shared_ptr<RouterLoss> router;  // of the micro-batch; null where the loss has no such term
 };
 
 }  // namespace meshparity::impl

@@ -61,7 +61,7 @@ HeadOutput decoder_head(const BlockContext& context, const UnitWeights& last, co
   // graph, and where the two uses are on different stages by a reduction over them.
   const at::Tensor& table =
       head[context.config.tie_word_embeddings ? "embed_tokens.weight" : "lm_head.weight"];
-  return head_logprobs(context, h, table, input.labels, input.vocabulary_begin);
+  return head_logprobs(context, h, table, input.labels, input.vocabulary_begin, input.log_sums);
 }
 
 }  // namespace meshparity::impl

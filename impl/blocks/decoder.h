@@ -14,6 +14,7 @@ struct DecoderInput {
   at::Tensor ids;                     // [T] int64
   at::Tensor labels;                  // [T] int64, negative = no loss
   std::int64_t vocabulary_begin = 0;  // first row of this rank's vocabulary shard
+  bool log_sums = false;              // does the loss need logsumexp of the logits?
 };
 
 // Called with every activation a run may record: "embed", "layers.<i>.mixer", "layers.<i>.ffn" (before the

@@ -28,7 +28,7 @@ at::Tensor embed(const BlockContext& context, const at::Tensor& table, const at:
 }
 
 HeadOutput head_logprobs(const BlockContext& context, const at::Tensor& h, const at::Tensor& head,
-                         const at::Tensor& labels, std::int64_t begin) {
+                         const at::Tensor& labels, std::int64_t begin, bool log_sums) {
   const at::Tensor logits = context.primitives.linear(context.tp.enter(h, "lm_head"), {head})[0];
   at::Tensor local, lse, valid, logprobs;
   {
@@ -47,11 +47,26 @@ HeadOutput head_logprobs(const BlockContext& context, const at::Tensor& h, const
     logprobs = (sums.select(0, 1) - log_sum).mul_(valid);
   }
   const auto gradient = context.primitives.logit_gradient;
-  attach("logprobs", {logits}, {logprobs},
+  if (!log_sums) {
+    attach("logprobs", {logits}, {logprobs},
+           [gradient, local, lse, labels, valid, begin](const Tensors& grads) {
+             return Tensors{gradient(local, lse, labels, begin, grads[0] * valid)};
+           });
+    return {local, logprobs, {}};
+  }
+  at::Tensor sums_out;
+  {
+    const BelowAutograd guard;
+    sums_out = shared_view(lse);
+  }
+  attach("logprobs", {logits}, {logprobs, sums_out},
          [gradient, local, lse, labels, valid, begin](const Tensors& grads) {
-           return Tensors{gradient(local, lse, labels, begin, grads[0] * valid)};
+           // d lse is softmax: the gradient of a log-probability of no label, reversed.
+           const at::Tensor none = at::full_like(labels, -1);
+           return Tensors{gradient(local, lse, labels, begin, grads[0] * valid) +
+                          gradient(local, lse, none, begin, grads[1].neg())};
          });
-  return {local, logprobs};
+  return {local, logprobs, sums_out};
 }
 
 }  // namespace meshparity::impl

@@ -18,10 +18,11 @@ struct HeadOutput {
   at::Tensor logits;    // [T, Vl], not gathered, not differentiable: for records
   at::Tensor logprobs;  // [T] of the labels, in nats, 0 where there is no label; the same on all tp ranks;
                         // differentiable
+  at::Tensor log_sums;  // [T] logsumexp of every token's logits, likewise; undefined unless asked for
 };
 
 // h: final norm's output in residual order; head [Vl, D]; labels [T] of the whole stream.
 HeadOutput head_logprobs(const BlockContext& context, const at::Tensor& h, const at::Tensor& head,
-                         const at::Tensor& labels, std::int64_t begin);
+                         const at::Tensor& labels, std::int64_t begin, bool log_sums);
 
 }  // namespace meshparity::impl

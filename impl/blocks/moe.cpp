@@ -5,12 +5,19 @@
 namespace meshparity::impl {
 namespace {
 
-// What the routed experts add to every token of x [T, D], given the router's scores [T, E].
+// What the routed experts add to every token of x [T, D], given the router's scores [T, E]. `tokens`: which
+// of this rank's tokens these are.
 at::Tensor routed_experts(const BlockContext& context, const UnitWeights& w, const at::Tensor& x,
-                          const at::Tensor& scores, const Site& site) {
+                          const at::Tensor& scores, Range tokens, const Site& site) {
   const Primitives& f = context.primitives;
   const at::Tensor &gate_up = w["mlp.experts.gate_up_proj"], &down = w["mlp.experts.down_proj"];
-  const Routing routing = f.route(scores, context.config.num_experts_per_tok);
+  Routing routing = f.route(scores, context.config.num_experts_per_tok);
+  if (context.router) {
+    const at::Tensor& real = context.router->real;
+    routing.weights =
+        f.with_router_loss(context.router, scores, routing,
+                           real.defined() ? real.slice(0, tokens.begin, tokens.end) : real, site);
+  }
   if (context.expert.group->size() == 1) return f.experts_ffn(x, routing, gate_up, down);
 
   const ExpertRoutes routes =
@@ -33,8 +40,10 @@ at::Tensor moe_of_cut_tokens(const BlockContext& context, const UnitWeights& w, 
     for (int r = 0; r < tp.group->size(); ++r) sizes[r] = cut(x.size(0), tp.group->size(), r).size();
   const at::Tensor own =
       tp.sequence ? x : split_to(*tp.collectives, *tp.group, x, sizes, 0, site + ".mlp.experts.split");
-  at::Tensor routed =
-      routed_experts(context, w, own, f.linear(own, {w["mlp.gate.weight"]})[0], site + ".mlp");
+  std::int64_t begin = 0;
+  for (int r = 0; r < tp.group->rank(); ++r) begin += sizes[r];
+  at::Tensor routed = routed_experts(context, w, own, f.linear(own, {w["mlp.gate.weight"]})[0],
+                                     {begin, begin + own.size(0)}, site + ".mlp");
   if (!tp.sequence)
     routed = join_from(*tp.collectives, *tp.group, routed, sizes, 0, site + ".mlp.experts.join");
 
@@ -56,7 +65,8 @@ at::Tensor moe_block(const BlockContext& context, const UnitWeights& w, const at
   // The replicated products are apart from the sharded ones: same shapes on every tp rank, so the same bits
   // and routes.
   const Tensors scores = f.linear(entered, {w["mlp.gate.weight"], w["mlp.shared_expert_gate.weight"]});
-  const at::Tensor routed = routed_experts(context, w, entered, scores[0], site + ".mlp");
+  const at::Tensor routed =
+      routed_experts(context, w, entered, scores[0], {0, entered.size(0)}, site + ".mlp");
   const Tensors h =
       f.linear(entered, {w["mlp.shared_expert.gate_proj.weight"], w["mlp.shared_expert.up_proj.weight"]});
   const at::Tensor shared = f.linear(f.swiglu(h[0], h[1]), {w["mlp.shared_expert.down_proj.weight"]})[0];

@@ -8,7 +8,9 @@
 //             they are cut here and joined after), so the router's gradient is partial over tp as well. The
 //             shared expert stays tensor-parallel.
 //   ep > 1    rows travel to the ranks that hold their experts (impl/parallel/expert.h).
-// plan.cpp sums what is partial. Source: qwen35.md 1.6, 3.1, 3.2.
+// plan.cpp sums what is partial. The router's terms of the loss (router_loss.h) enter where it decides; with
+// etp = tp every tp rank sees the same decisions, so each carries its share of their gradient. Source:
+// qwen35.md 1.6, 3.1, 3.2.
 #pragma once
 
 #include "impl/blocks/context.h"

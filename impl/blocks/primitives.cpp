@@ -37,6 +37,7 @@ Primitives aten_primitives() {
   p.combine = combine;
   p.expert_routes = expert_routes;
   p.recomputed = recomputed;
+  p.with_router_loss = with_router_loss;
   p.embedding_lookup = embedding_lookup;
   p.logit_max = logit_max;
   p.logit_sums = logit_sums;

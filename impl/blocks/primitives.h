@@ -8,6 +8,7 @@
 
 #include "impl/blocks/experts.h"
 #include "impl/blocks/packed_tokens.h"
+#include "impl/blocks/router_loss.h"
 #include "impl/parallel/context_state.h"
 #include "impl/parallel/expert.h"
 #include "impl/parallel/partial_attention.h"
@@ -65,6 +66,10 @@ struct Primitives {
   Entry<Tensor(const Tensor& x, const std::function<Tensor(const Tensor&)>& first,
                std::function<Tensor(const Tensor&)> again)>
       recomputed;
+  // router_loss.h
+  Entry<Tensor(const std::shared_ptr<RouterLoss>& loss, const Tensor& scores, const Routing& routing,
+               const Tensor& real, const Site& site)>
+      with_router_loss;
   // embedding.h, cross_entropy.h
   Entry<Tensor(const Tensor& table, const Tensor& ids, std::int64_t begin)> embedding_lookup;
   Entry<Tensor(const Tensor& logits)> logit_max;

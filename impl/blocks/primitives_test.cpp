@@ -71,6 +71,39 @@ TEST_CASE("packing with other positions is what packing with them from the start
   CHECK_THROWS(with_positions(tokens, {1, 2, 3}, small_config()));
 }
 
+TEST_CASE("the router's terms of the loss have their gradients, and padding counts nowhere") {
+  Draw draw;
+  const at::Tensor scores = draw({7, 5}), weights = draw({7, 2});
+  const at::Tensor real = at::tensor({1., 0., 1., 1., 1., 0., 1.}, at::kDouble);
+  const at::Tensor rows = at::tensor({0, 2, 3, 4, 6}, at::kLong);
+  const at::Tensor experts = route(scores, 2).experts;
+  const auto of = [&](const at::Tensor& x) {
+    const auto loss = std::make_shared<RouterLoss>();
+    loss->sums = at::zeros({11}, at::kDouble);
+    loss->aux_weight = 0.7, loss->z_weight = 0.2;
+    const at::Tensor out = with_router_loss(loss, x, {weights, experts}, real, "layers.0");
+    with_router_loss(loss, x.detach(), {weights, experts}, real, "layers.0");  // as in recomputation
+    loss->shares = loss->sums.slice(0, 0, 5) / 5;
+    return std::pair(loss, out);
+  };
+  at::Tensor leaf = scores.clone().requires_grad_(true);
+  const auto [loss, out] = of(leaf);
+  CHECK(at::equal(out, weights));
+  const at::Tensor p = at::softmax(scores, 1).index_select(0, rows);
+  const at::Tensor lse = at::logsumexp(scores, {1}).index_select(0, rows);
+  CHECK(loss->sums.slice(0, 0, 5).sum().item<double>() == 10);
+  CHECK(worst(loss->sums.slice(0, 5, 10), p.sum(0)) <= 1e-14);
+  CHECK(worst(loss->sums[10], lse.square().sum()) <= 1e-13);
+
+  torch::autograd::backward({out}, {at::zeros_like(out)});
+  at::Tensor plain = scores.clone().requires_grad_(true);
+  const at::Tensor kept = plain.index_select(0, rows);
+  const at::Tensor value = 0.7 * 5 * (at::softmax(kept, 1).sum(0) * loss->shares).sum() +
+                           0.2 * at::logsumexp(kept, {1}).square().sum();
+  value.backward();
+  CHECK(worst(leaf.grad(), plain.grad()) <= 1e-14);
+}
+
 TEST_CASE("the gradient check sees one wrong element") {
   Draw draw;
   at::Tensor mask = at::ones({5, 4}, at::kDouble);

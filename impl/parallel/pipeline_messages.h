@@ -1,5 +1,7 @@
-// What travels between pipeline stages: the residual stream forwards, its gradient backwards. Every kind and
-// direction has a group of its own, so that between two ranks it is one stream in order, on any engine.
+// What travels between pipeline stages: the residual stream forwards, its gradient backwards; and beside
+// them, where the loss has terms of the router, the routers' sums forwards and what follows from them
+// backwards. Every kind and direction has a group of its own, so that between two ranks it is one stream in
+// order, on any engine.
 #pragma once
 
 #include <memory>
@@ -25,5 +27,13 @@ void send_gradient(Collectives& collectives, const PipelineGroups& groups, int s
                    const at::Tensor& x);
 void receive_gradient(Collectives& collectives, const PipelineGroups& groups, int stage, int micro_batch,
                       at::Tensor& x);
+void send_router_sums(Collectives& collectives, const PipelineGroups& groups, int stage, int micro_batch,
+                      const at::Tensor& sums);
+void receive_router_sums(Collectives& collectives, const PipelineGroups& groups, int stage, int micro_batch,
+                         at::Tensor& sums);
+void send_router_shares(Collectives& collectives, const PipelineGroups& groups, int stage, int micro_batch,
+                        const at::Tensor& shares);
+void receive_router_shares(Collectives& collectives, const PipelineGroups& groups, int stage, int micro_batch,
+                           at::Tensor& shares);
 
 }  // namespace meshparity::impl

@@ -25,6 +25,7 @@ Normaliser Normaliser::count(const TokenLayout& layout, std::int64_t document_co
   n.documents.assign(document_count, 0);
   for (const auto& part : layout.micro_batches) {
     double valid = 0;
+    n.micro_batch_tokens.push_back(static_cast<double>(part.real().size()));
     for (std::int64_t t = 0; t < part.tokens(); ++t) {
       if (part.labels[t] < 0) continue;
       ++n.documents[part.documents[t]];
@@ -38,10 +39,14 @@ Normaliser Normaliser::count(const TokenLayout& layout, std::int64_t document_co
 void Normaliser::globalise() {
   std::vector<double> all(documents);
   all.insert(all.end(), micro_batches.begin(), micro_batches.end());
+  if (routers > 0) all.insert(all.end(), micro_batch_tokens.begin(), micro_batch_tokens.end());
   const at::Tensor sums = sum_over_data_ranks(at::tensor(all, at::kDouble)).contiguous();
   const double* data = sums.const_data_ptr<double>();
   std::copy(data, data + documents.size(), documents.begin());
-  std::copy(data + documents.size(), data + all.size(), micro_batches.begin());
+  data += documents.size();
+  std::copy(data, data + micro_batches.size(), micro_batches.begin());
+  data += micro_batches.size();
+  if (routers > 0) std::copy(data, data + micro_batch_tokens.size(), micro_batch_tokens.begin());
 }
 
 double Normaliser::tokens() const {
@@ -50,7 +55,7 @@ double Normaliser::tokens() const {
 
 double Normaliser::policy_weight(const Normaliser& n, const std::string& policy, std::int64_t micro_batch,
                                  std::int64_t document) {
-  if (policy == "token_mean") return inverse(n.tokens());
+  if (policy == "token_mean" || policy == "policy_gradient" || policy == "lm_z") return inverse(n.tokens());
   if (policy == "sum") return 1;
   if (policy == "sequence_mean") return inverse(n.documents[document]) * inverse(non_empty(n.documents));
   if (policy == "micro_batch_mean")
@@ -59,9 +64,26 @@ double Normaliser::policy_weight(const Normaliser& n, const std::string& policy,
   throw InputError("loss policy '" + policy + "' is unknown");
 }
 
+double Normaliser::router_rows(std::int64_t micro_batch) const {
+  return static_cast<double>(routers) * micro_batch_tokens[micro_batch];
+}
+
+double Normaliser::router_row_weight(const Normaliser& n, const std::string&, std::int64_t micro_batch) {
+  return inverse(n.router_rows(micro_batch)) * inverse(non_empty(n.micro_batch_tokens));
+}
+
+double Normaliser::equal_share(const Normaliser&, const std::string&, int copies) {
+  return 1.0 / copies;
+}
+
 at::Tensor Normaliser::denominator(const std::string& policy) const {
   const auto scalar = [](double v) { return at::scalar_tensor(v, at::kDouble); };
-  if (policy == "token_mean") return scalar(tokens());
+  if (policy == "token_mean" || policy == "policy_gradient" || policy == "lm_z") return scalar(tokens());
+  if (policy == "router_z" || policy == "aux") {
+    at::Tensor rows = at::empty({static_cast<std::int64_t>(micro_batch_tokens.size())}, at::kDouble);
+    for (std::int64_t m = 0; m < rows.numel(); ++m) rows.data_ptr<double>()[m] = router_rows(m);
+    return rows;
+  }
   if (policy == "sum") return scalar(1);
   if (policy == "sequence_mean") return at::tensor(documents, at::kDouble);
   if (policy == "micro_batch_mean") return at::tensor(micro_batches, at::kDouble);
@@ -69,19 +91,19 @@ at::Tensor Normaliser::denominator(const std::string& policy) const {
   throw InputError("loss policy '" + policy + "' is unknown");
 }
 
-at::Tensor Normaliser::weights(const MicroBatchTokens& tokens, std::int64_t micro_batch,
-                               at::ScalarType dtype) const {
+at::Tensor Normaliser::weights(const std::vector<std::string>& terms, const MicroBatchTokens& tokens,
+                               std::int64_t micro_batch, at::ScalarType dtype) const {
   const std::int64_t n = tokens.tokens();
-  at::Tensor out = at::zeros({static_cast<std::int64_t>(kLossPolicies.size()), n}, at::kDouble);
+  at::Tensor out = at::zeros({static_cast<std::int64_t>(terms.size()), n}, at::kDouble);
   double* data = out.data_ptr<double>();
-  for (std::size_t p = 0; p < kLossPolicies.size(); ++p) {
+  for (std::size_t p = 0; p < terms.size(); ++p) {
     std::int64_t document = -1;
     double value = 0;
     for (std::int64_t t = 0; t < n; ++t) {
       if (tokens.labels[t] < 0) continue;
       if (tokens.documents[t] != document) {
         document = tokens.documents[t];
-        value = weight(*this, kLossPolicies[p], micro_batch, document);
+        value = weight(*this, terms[p], micro_batch, document);
       }
       data[p * n + t] = value;
     }

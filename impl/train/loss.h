@@ -1,6 +1,7 @@
 // Loss normalisation: which token counts how much, under every policy, from counts over the whole batch. A
 // rank-local count is a fault, never a policy. To add a policy: its name in harness/types/batch.h
-// (kLossPolicies), a case in weight() and denominator(). CE in nats. Source: design, "Loss"; qwen35.md 5.
+// (kLossPolicies), a case in weight() and denominator(). What else a loss may hold: loss_terms.h. CE in nats.
+// Source: design, "Loss"; qwen35.md 5.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -20,6 +21,10 @@ namespace meshparity::impl {
 struct Normaliser {
   std::vector<double> documents;
   std::vector<double> micro_batches;
+  // Tokens per micro-batch [M], padding never counted, and routers that decide on each of them (one per
+  // layer; 0: the loss has no term of the router, and these counts stay this rank's).
+  std::vector<double> micro_batch_tokens;
+  std::int64_t routers = 0;
   double num_tokens = 0;  // the X of the num_tokens policy
   // Sums counts over the ranks that hold different tokens: dp x fsdp (later x cp), never tp, which sees the
   // same ones.
@@ -38,14 +43,27 @@ struct Normaliser {
       weight = policy_weight;
   static double policy_weight(const Normaliser& counts, const std::string& policy, std::int64_t micro_batch,
                               std::int64_t document);
-  // token_mean [] N; sum [] 1; sequence_mean [D] n_d; micro_batch_mean [M] N_m; num_tokens [] X. float64.
-  at::Tensor denominator(const std::string& policy) const;
-  // [policies, T] weights of the tokens of micro-batch m in the order of kLossPolicies, 0 where there is no
-  // label.
-  at::Tensor weights(const MicroBatchTokens& tokens, std::int64_t micro_batch, at::ScalarType dtype) const;
+  // Weight of one (layer, token) row in a term of the router: 1 over the rows of the micro-batch and over the
+  // micro-batches that hold tokens. Of the value as well as of the gradient.
+  std::function<double(const Normaliser& counts, const std::string& term, std::int64_t micro_batch)>
+      router_weight = router_row_weight;
+  static double router_row_weight(const Normaliser& counts, const std::string& term,
+                                  std::int64_t micro_batch);
+  // What share of a row's gradient a rank carries: `copies` ranks see the same row, and their gradients are
+  // summed.
+  std::function<double(const Normaliser& counts, const std::string& term, int copies)> router_share =
+      equal_share;
+  static double equal_share(const Normaliser& counts, const std::string& term, int copies);
+  double router_rows(std::int64_t micro_batch) const;  // (layer, token) pairs
+  // token_mean, policy_gradient, lm_z [] N; sum [] 1; sequence_mean [D] n_d; micro_batch_mean [M] N_m;
+  // num_tokens [] X; router_z, aux [M] rows of the router. float64.
+  at::Tensor denominator(const std::string& term) const;
+  // [terms, T] weights of the tokens of micro-batch m, 0 where there is no label.
+  at::Tensor weights(const std::vector<std::string>& terms, const MicroBatchTokens& tokens,
+                     std::int64_t micro_batch, at::ScalarType dtype) const;
 };
 
-// Row of `weights` that belongs to a policy. Throws InputError for a policy text does not have.
+// Place of a policy among kLossPolicies. Throws InputError for a policy text does not have.
 std::int64_t policy_index(const std::string& policy);
 
 }  // namespace meshparity::impl

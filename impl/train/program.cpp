@@ -12,98 +12,24 @@
 #include "impl/parallel/data.h"
 #include "impl/parallel/index_tensor.h"
 #include "impl/parallel/pipeline.h"
-#include "impl/parallel/pipeline_messages.h"
+#include "impl/train/groups.h"
 #include "impl/train/loss.h"
+#include "impl/train/loss_terms.h"
 #include "impl/train/optimizer.h"
 
 namespace meshparity::impl {
 namespace {
-
-struct Groups {
-  std::shared_ptr<Group> tp, kv_replicas, fsdp, replicas, expert_replicas, experts, ep, data, model, ring,
-      uly, cp, everyone, tied;
-  PipelineGroups pipeline;
-};
-
-// Every rank asks for its groups in the same order, as engines over processes need.
-Groups make_groups(Engine& engine, const Plan& plan) {
-  const Mesh& mesh = plan.mesh;
-  const RankCoordinate at = plan.at;
-  const auto among_all = [&](auto&& choose) {
-    std::vector<int> list;
-    for (int rank = 0; rank < mesh.world(); ++rank)
-      if (choose(coordinate_of(mesh, rank))) list.push_back(rank);
-    return list;
-  };
-  // Of this rank's pipeline stage.
-  const auto members = [&](auto&& choose) {
-    return among_all([&](const RankCoordinate& c) { return c.pp == at.pp && choose(c); });
-  };
-  const auto same_tp = [&](const RankCoordinate& c) { return c.tp == at.tp; };
-  const auto same_ring = [&](const RankCoordinate& c) { return c.ring == at.ring; };
-  const auto same_uly = [&](const RankCoordinate& c) { return c.uly == at.uly; };
-  const auto same_cp = [&](const RankCoordinate& c) { return same_ring(c) && same_uly(c); };
-  const auto same_data = [&](const RankCoordinate& c) { return c.fsdp == at.fsdp && c.dp == at.dp; };
-  const auto same_dp = [&](const RankCoordinate& c) { return c.dp == at.dp; };
-  const auto same_data_and_cp = [&](const RankCoordinate& c) { return same_data(c) && same_cp(c); };
-  Groups g;
-  g.tp = engine.group("tp", members(same_data_and_cp));
-  const std::vector<int> replicas = plan.kv_replicas();
-  g.kv_replicas = engine.group("tp.kv", members([&](const auto& c) {
-                                 return same_data(c) && same_cp(c) &&
-                                        std::find(replicas.begin(), replicas.end(), c.tp) != replicas.end();
-                               }));
-  g.fsdp =
-      engine.group("fsdp", members([&](const auto& c) { return same_dp(c) && same_cp(c) && same_tp(c); }));
-  // Ranks that hold the same parameters and saw other tokens; all ranks with other tokens.
-  g.replicas = engine.group("dp.cp", members([&](const auto& c) { return c.fsdp == at.fsdp && same_tp(c); }));
-  g.expert_replicas = g.replicas, g.experts = g.fsdp;
-  const ExpertCoordinate own = plan.expert_at;
-  const auto same_experts = [&](const RankCoordinate& c) {
-    const ExpertCoordinate e = expert_coordinate_of(mesh, c);
-    return e.ep == own.ep && e.etp == own.etp;
-  };
-  if (plan.experts_apart())
-    g.experts = engine.group("edp", members([&](const auto& c) { return same_dp(c) && same_experts(c); }));
-  // Experts that are sharded are so over all of edp: what remains are the replicas over dp.
-  if (mesh.fsdp > 1 && mesh.cp() > 1)
-    g.expert_replicas = engine.group(
-        "dp", members([&](const auto& c) { return c.fsdp == at.fsdp && same_cp(c) && same_tp(c); }));
-  if (mesh.fsdp == 1 && mesh.ep * mesh.expert_tp() != mesh.tp)
-    g.expert_replicas = engine.group("dp.edp", members(same_experts));
-  g.ep = engine.group("ep", members([&](const auto& c) {
-                        const ExpertCoordinate e = expert_coordinate_of(mesh, c);
-                        return same_dp(c) && e.edp == own.edp && e.etp == own.etp;
-                      }));
-  g.data = engine.group("dp.fsdp.cp", members(same_tp));
-  // Who sees the losses, and who together hold one copy of the model.
-  g.everyone = mesh.pp == 1 ? g.data : engine.group("pp.dp.fsdp.cp", among_all(same_tp));
-  g.model = engine.group(mesh.pp == 1 ? "fsdp.cp.tp" : "pp.fsdp.cp.tp", among_all(same_dp));
-  g.cp = engine.group("cp", members([&](const auto& c) { return same_data(c) && same_tp(c); }));
-  g.ring =
-      engine.group("ring", members([&](const auto& c) { return same_data(c) && same_uly(c) && same_tp(c); }));
-  g.uly =
-      engine.group("uly", members([&](const auto& c) { return same_data(c) && same_ring(c) && same_tp(c); }));
-  const auto same_place = [&](const RankCoordinate& c) { return same_data_and_cp(c) && same_tp(c); };
-  if (mesh.pp > 1) {
-    g.pipeline = make_pipeline_groups(engine, among_all(same_place));
-    if (at.pp == 0 || at.pp == mesh.pp - 1)
-      g.tied = engine.group("pp.embedding", among_all([&](const RankCoordinate& c) {
-                              return same_place(c) && (c.pp == 0 || c.pp == mesh.pp - 1);
-                            }));
-  }
-  return g;
-}
 
 // One micro-batch as the model takes it; the same in every step.
 struct MicroBatch {
   PackedTokens packed;
   ContextTables context;
   DecoderInput input;
-  at::Tensor weights;  // [policies, T] loss weights; of all tokens over uly where the loss is replicated
+  at::Tensor loss_rows;  // of TokenLoss; of all tokens over uly where the loss is replicated
   std::vector<std::int64_t> residual_sizes;
   // Places of what is not padding, among this rank's tokens and among its part of the residual stream.
   at::Tensor real, residual_real;
+  at::Tensor counted_by_routers;  // [T] 1 where a token is no padding; undefined without padding
 };
 
 // What is emitted holds no padding.
@@ -119,12 +45,12 @@ void offer(const std::function<void(T&)>& hook, T& object) {
 class RankProgram {
  public:
   RankProgram(const RankInputs& inputs, Engine& engine, const Seams& seams, RankOutput& out)
-      : inputs_(inputs), out_(out), policy_(policy_index(inputs.loss)) {
+      : inputs_(inputs), out_(out), loss_(parse_loss(inputs.loss)) {
     plan_ = make_plan(inputs.config, inputs.mesh, inputs.flags, engine.rank());
     if (seams.plan) seams.plan(plan_, inputs.mesh);
     collectives_ = make_collectives(&out.communication, inputs.ordered_reductions);
     if (seams.collectives) collectives_ = seams.collectives(collectives_);
-    groups_ = make_groups(engine, plan_);
+    groups_ = make_groups(engine, plan_, loss_.sum().of_router());
     stages_ = stages_of(inputs.mesh, inputs.flags, inputs.config.num_hidden_layers, plan_.at.pp);
     primitives_ = default_primitives();
     offer(seams.primitives, primitives_);
@@ -141,6 +67,7 @@ class RankProgram {
     normaliser_.sum_over_data_ranks = [this](const at::Tensor& counts) {
       return collectives_->all_reduce(*groups_.data, counts.to(inputs_.device), "loss.counts").to(at::kCPU);
     };
+    if (loss_.sum().of_router()) normaliser_.routers = inputs.config.num_hidden_layers;
     edit_context_ = seams.context, edit_packing_ = seams.packing, wrap_runner_ = seams.pipeline;
     gradient_groups_ = {groups_.tp, groups_.kv_replicas, groups_.replicas, groups_.expert_replicas,
                         groups_.tied};
@@ -226,11 +153,13 @@ class RankProgram {
       micro_batch.input.ids = index_tensor(tokens.ids, inputs_.device);
       micro_batch.input.labels = index_tensor(tokens.labels, inputs_.device);
       micro_batch.input.vocabulary_begin = plan_.vocabulary().begin;
-      micro_batch.weights =
-          normaliser_.weights(tokens, static_cast<std::int64_t>(m), inputs_.dtype).to(inputs_.device);
+      micro_batch.input.log_sums = loss_.log_sums();
+      micro_batch.loss_rows =
+          loss_.rows(normaliser_, inputs_.batch, tokens, static_cast<std::int64_t>(m), inputs_.dtype)
+              .to(inputs_.device);
       if (replicated_loss())
-        micro_batch.weights = collectives_->all_gather(*groups_.uly, micro_batch.weights,
-                                                       micro_batch.context.uly_sizes, 1, "loss.weights");
+        micro_batch.loss_rows = collectives_->all_gather(*groups_.uly, micro_batch.loss_rows,
+                                                         micro_batch.context.uly_sizes, 1, "loss.weights");
       micro_batch.residual_sizes = tokens.residual_sizes;
       if (inputs_.flags.pad != "none") {
         const std::vector<std::int64_t> real = tokens.real();
@@ -240,13 +169,15 @@ class RankProgram {
           if (i >= own.begin && i < own.end) residual.push_back(i - own.begin);
         micro_batch.real = index_tensor(real, inputs_.device);
         micro_batch.residual_real = index_tensor(residual, inputs_.device);
+        micro_batch.counted_by_routers =
+            at::zeros({tokens.tokens()}, options()).index_fill_(0, micro_batch.real, 1);
       }
       micro_batches_.push_back(std::move(micro_batch));
     }
   }
 
   BlockContext context_of(const MicroBatch& micro_batch) {
-    BlockContext context{inputs_.config, primitives_, {}, {}, &micro_batch.packed, {}};
+    BlockContext context{inputs_.config, primitives_, {}, {}, &micro_batch.packed, {}, nullptr};
     context.tp = {collectives_.get(), groups_.tp, sequence_, micro_batch.residual_sizes};
     context.expert = {collectives_.get(), groups_.ep, inputs_.mesh.expert_tokens_cut()};
     context.context = {collectives_.get(),
@@ -264,7 +195,9 @@ class RankProgram {
   struct InFlight {
     std::unique_ptr<BlockContext> context;  // recomputation runs in it again
     at::Tensor input;                       // leaf; undefined on the first stage
-    at::Tensor output;                      // the stream handed on; on the last stage the logprobs that count
+    // The stream handed on; on the last stage what the loss is computed from: the logprobs that count, and
+    // where it needs them the logits' log-sum-exp.
+    Tensors outputs;
   };
   // What one run over all micro-batches collects, micro-batch after micro-batch.
   struct Pass {
@@ -282,7 +215,7 @@ class RankProgram {
   void run_micro_batches(bool emit, bool backward, const std::string& activation_path) {
     Pass pass;
     pass.emit = emit, pass.backward = backward, pass.activation_path = activation_path;
-    pass.losses = at::zeros({static_cast<std::int64_t>(kLossPolicies.size())}, options());
+    pass.losses = at::zeros({static_cast<std::int64_t>(loss_.sum().reported().size())}, options());
     const auto schedule =
         pipeline_schedule(inputs_.mesh, inputs_.flags, plan_.at.pp, static_cast<int>(micro_batches_.size()));
     out_.most_in_flight = most_in_flight(schedule);
@@ -311,10 +244,47 @@ class RankProgram {
       record("logprobs", at::cat(pass.logprobs));
     }
     const at::Tensor losses = collectives_->all_reduce(*groups_.everyone, pass.losses, "loss.values");
-    for (std::size_t p = 0; p < kLossPolicies.size(); ++p) {
-      record(std::string("loss/") + kLossPolicies[p], losses[static_cast<std::int64_t>(p)].clone());
-      record(std::string("denominators/") + kLossPolicies[p], normaliser_.denominator(kLossPolicies[p]));
+    const std::vector<std::string> terms = loss_.sum().reported();
+    for (std::size_t i = 0; i < terms.size(); ++i) {
+      record("loss/" + terms[i], losses[static_cast<std::int64_t>(i)].clone());
+      record("denominators/" + terms[i], normaliser_.denominator(terms[i]));
     }
+  }
+
+  // What the routers of this stage add to; null where the loss has no term of theirs.
+  std::shared_ptr<RouterLoss> router_loss_of(const MicroBatch& micro_batch, int m) const {
+    const LossSum& sum = loss_.sum();
+    if (!sum.of_router()) return nullptr;
+    const auto loss = std::make_shared<RouterLoss>();
+    loss->real = micro_batch.counted_by_routers;
+    loss->sums = at::zeros({2 * inputs_.config.num_experts + 1}, options());
+    const int copies = inputs_.mesh.expert_tokens_cut() ? 1 : inputs_.mesh.tp;
+    const auto weight = [&](const char* term) {
+      return sum.weight(term) * normaliser_.router_weight(normaliser_, term, m) *
+             normaliser_.router_share(normaliser_, term, copies);
+    };
+    loss->aux_weight = weight("aux"), loss->z_weight = weight("router_z");
+    return loss;
+  }
+
+  // On the last stage, where the sums of all layers are: their totals over all tokens, the shares that every
+  // router's backward needs, and the values of the terms.
+  void complete_router_loss(RouterLoss& loss, int m, Pass& pass) {
+    const std::int64_t experts = inputs_.config.num_experts;
+    const at::Tensor totals = collectives_->all_reduce(*groups_.routers, loss.sums, "loss.routers");
+    const double rows = normaliser_.router_rows(m);
+    loss.shares = totals.slice(0, 0, experts) / (rows > 0 ? rows : 1);
+    // All ranks know the values; one of those whose losses are added up says them.
+    if (!pass.emit || groups_.data->rank() > 0) return;
+    const std::vector<std::string> terms = loss_.sum().reported();
+    const auto add = [&](const char* term, const at::Tensor& of_rows) {
+      const auto at = std::find(terms.begin(), terms.end(), term);
+      if (at != terms.end())
+        pass.losses.select(0, at - terms.begin())
+            .add_(of_rows, normaliser_.router_weight(normaliser_, term, m));
+    };
+    add("aux", static_cast<double>(experts) * at::dot(loss.shares, totals.slice(0, experts, 2 * experts)));
+    add("router_z", totals[2 * experts]);
   }
 
   InFlight forward(const PipelineStage& stage, int m, Pass& pass) {
@@ -322,6 +292,7 @@ class RankProgram {
     const at::AutoGradMode mode(pass.backward);
     InFlight now;
     now.context = std::make_unique<BlockContext>(context_of(micro_batch));
+    const auto router = now.context->router = router_loss_of(micro_batch, m);
     ActivationHook hook;
     if (!pass.activation_path.empty())
       hook = [&](const std::string& name, const at::Tensor& value) {
@@ -337,56 +308,78 @@ class RankProgram {
     } else {
       x = at::empty({micro_batch.residual_sizes[plan_.at.tp], inputs_.config.hidden_size}, options());
       receive_activation(*collectives_, groups_.pipeline, stage.number, m, x);
+      if (router) receive_router_sums(*collectives_, groups_.pipeline, stage.number, m, router->sums);
       now.input = x.requires_grad_(pass.backward);
     }
     x = decoder_layers(*now.context, *parameters_, stage.layers, x, inputs_.flags.recompute, hook);
     if (stage.last) {
-      now.output = head(micro_batch, *now.context, embedding, x, hook, pass);
+      now.outputs = head(micro_batch, *now.context, embedding, x, hook, pass);
+      if (router) complete_router_loss(*router, m, pass);
     } else {
       send_activation(*collectives_, groups_.pipeline, stage.number, m, x.detach());
-      now.output = x;
+      if (router) send_router_sums(*collectives_, groups_.pipeline, stage.number, m, router->sums);
+      now.outputs = {x};
     }
     return now;
   }
 
-  // The logprobs that count in the loss of this rank. `embedding`: where this stage has gathered it.
-  at::Tensor head(const MicroBatch& micro_batch, const BlockContext& context,
-                  std::optional<UnitWeights>& embedding, const at::Tensor& x, const ActivationHook& hook,
-                  Pass& pass) {
+  // What the loss of this rank is computed from. `embedding`: where this stage has gathered it.
+  Tensors head(const MicroBatch& micro_batch, const BlockContext& context,
+               std::optional<UnitWeights>& embedding, const at::Tensor& x, const ActivationHook& hook,
+               Pass& pass) {
     const bool tied = inputs_.config.tie_word_embeddings;
     const UnitWeights last = parameters_->gather("head");
     if (tied && !embedding) embedding = parameters_->gather("embed");
     const HeadOutput out = decoder_head(context, last, tied ? *embedding : last, micro_batch.input, x, hook);
     // Replicated: every uly rank evaluates the loss of the group's tokens, and each counts for its share.
-    const at::Tensor counted = replicated_loss()
-                                   ? gather_from(*collectives_, *groups_.uly, out.logprobs,
-                                                 micro_batch.context.uly_sizes, 0, "loss.logprobs")
-                                   : out.logprobs;
+    const auto counted = [&](const at::Tensor& own, const char* site) {
+      return replicated_loss()
+                 ? gather_from(*collectives_, *groups_.uly, own, micro_batch.context.uly_sizes, 0, site)
+                 : own;
+    };
+    Tensors outputs = {counted(out.logprobs, "loss.logprobs")};
+    if (loss_.log_sums()) outputs.push_back(counted(out.log_sums, "loss.log_sums"));
     if (pass.emit) {
       const at::NoGradGuard guard;
       pass.logits.push_back(without_padding(out.logits.detach(), micro_batch.real));
       pass.logprobs.push_back(without_padding(out.logprobs.detach(), micro_batch.real));
-      pass.losses.sub_(at::mv(micro_batch.weights, counted.detach()) / loss_copies());
+      pass.losses.add_(loss_.values(micro_batch.loss_rows, outputs[0].detach(), log_sums_of(outputs)) /
+                       loss_copies());
     }
-    return counted;
+    return outputs;
+  }
+
+  static at::Tensor log_sums_of(const Tensors& outputs) {
+    return outputs.size() > 1 ? outputs[1].detach() : at::Tensor();
   }
 
   // A rank without tokens goes through the graph as well: its collectives are the others' too.
   void backpropagate(const PipelineStage& stage, int m, const InFlight& now) {
-    at::Tensor gradient;
+    const auto& router = now.context->router;
+    Tensors gradients;
     if (stage.last) {
-      gradient = micro_batches_[m].weights.select(0, policy_).neg() / loss_copies();
+      const at::NoGradGuard guard;
+      const auto of =
+          loss_.gradients(micro_batches_[m].loss_rows, now.outputs[0].detach(), log_sums_of(now.outputs));
+      gradients = {of.logprobs / loss_copies()};
+      if (now.outputs.size() > 1) gradients.push_back(of.log_sums / loss_copies());
     } else {
-      gradient = at::empty_like(now.output, at::MemoryFormat::Contiguous);
-      receive_gradient(*collectives_, groups_.pipeline, stage.number, m, gradient);
+      gradients = {at::empty_like(now.outputs[0], at::MemoryFormat::Contiguous)};
+      receive_gradient(*collectives_, groups_.pipeline, stage.number, m, gradients[0]);
+      if (router) {
+        router->shares = at::empty({inputs_.config.num_experts}, options());
+        receive_router_shares(*collectives_, groups_.pipeline, stage.number, m, router->shares);
+      }
     }
-    torch::autograd::backward({now.output}, {gradient});
-    if (!stage.first) send_gradient(*collectives_, groups_.pipeline, stage.number, m, now.input.grad());
+    torch::autograd::backward(now.outputs, gradients);
+    if (stage.first) return;
+    send_gradient(*collectives_, groups_.pipeline, stage.number, m, now.input.grad());
+    if (router) send_router_shares(*collectives_, groups_.pipeline, stage.number, m, router->shares);
   }
 
   const RankInputs& inputs_;
   RankOutput& out_;
-  std::int64_t policy_;
+  TokenLoss loss_;
   Plan plan_;
   std::shared_ptr<Collectives> collectives_;
   Groups groups_;
@@ -410,7 +403,8 @@ RankOutput run_rank(const RankInputs& inputs, Engine& engine, const Seams& seams
   if (inputs.mesh.world() != engine.world())
     throw RunError("mesh " + inputs.mesh.text() + " has " + std::to_string(inputs.mesh.world()) +
                    " ranks, the engine " + std::to_string(engine.world()));
-  const std::string no = refusal(inputs.mesh, inputs.flags, inputs.config);
+  std::string no = refusal(inputs.mesh, inputs.flags, inputs.config);
+  if (no.empty()) no = loss_refusal(parse_loss(inputs.loss), inputs.config);
   if (!no.empty()) throw InputError(no);
   if (inputs.loss_form != "sharded" && inputs.loss_form != "replicated")
     throw InputError("loss form '" + inputs.loss_form + "' is unknown");

@@ -29,7 +29,7 @@ struct RankInputs {
   Flags flags;
   Batch batch;
   TrainSpec train;
-  std::string loss = "token_mean";  // policy whose gradients are taken
+  std::string loss = "token_mean";  // whose gradients are taken: a term or a sum (harness/types/loss_sum.h)
   // sharded: every rank evaluates the loss of its tokens. replicated: every uly rank that of all tokens of
   // its group, gathered.
   std::string loss_form = "sharded";

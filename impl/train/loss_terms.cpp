@@ -1,0 +1,82 @@
+#include "impl/train/loss_terms.h"
+
+namespace meshparity::impl {
+namespace {
+
+constexpr double kClipBelow = 0.8, kClipAbove = 1.2;
+
+const std::int64_t kPolicies = static_cast<std::int64_t>(kLossPolicies.size());
+
+}  // namespace
+
+TokenLoss::TokenLoss(LossSum sum)
+    : sum_(std::move(sum)), weighed_(kLossPolicies.begin(), kLossPolicies.end()) {
+  const auto add = [&](const char* name) {
+    if (!sum_.has(name)) return std::int64_t{-1};
+    weighed_.emplace_back(name);
+    return static_cast<std::int64_t>(weighed_.size()) - 1;
+  };
+  policy_gradient_row_ = add("policy_gradient");
+  log_sums_row_ = add("lm_z");
+  if (policy_gradient_row_ >= 0) sampled_row_ = static_cast<std::int64_t>(weighed_.size());
+}
+
+at::Tensor TokenLoss::rows(const Normaliser& normaliser, const Batch& batch, const MicroBatchTokens& tokens,
+                           std::int64_t micro_batch, at::ScalarType dtype) const {
+  const at::Tensor weights = normaliser.weights(weighed_, tokens, micro_batch, dtype);
+  if (sampled_row_ < 0) return weights;
+  const std::int64_t n = tokens.tokens();
+  at::Tensor sampled = at::zeros({2, n}, at::kDouble);
+  double* data = sampled.data_ptr<double>();
+  for (std::int64_t t = 0; t < n; ++t) {
+    if (tokens.global[t] == kPadding) continue;
+    data[t] = batch.advantage(tokens.global[t]);
+    data[n + t] = batch.old_logprob(tokens.global[t]);
+  }
+  return at::cat({weights, sampled.to(dtype)});
+}
+
+at::Tensor TokenLoss::values(const at::Tensor& rows, const at::Tensor& logprobs,
+                             const at::Tensor& log_sums) const {
+  std::vector<at::Tensor> values = {at::mv(rows.slice(0, 0, kPolicies), logprobs).neg()};
+  for (const std::string& name : sum_.reported()) {
+    at::Tensor value;
+    if (name == "policy_gradient") {
+      const at::Tensor advantage = rows.select(0, sampled_row_);
+      const at::Tensor ratio = (logprobs - rows.select(0, sampled_row_ + 1)).exp();
+      const at::Tensor least =
+          at::minimum(ratio * advantage, ratio.clamp(kClipBelow, kClipAbove) * advantage);
+      value = at::dot(rows.select(0, policy_gradient_row_), least).neg();
+    } else if (name == "lm_z") {
+      value = at::dot(rows.select(0, log_sums_row_), log_sums * log_sums);
+    } else if (name == "router_z" || name == "aux") {
+      value = at::zeros({}, rows.options());
+    }
+    if (value.defined()) values.push_back(value.view({1}));
+  }
+  return at::cat(values);
+}
+
+TokenLoss::Gradients TokenLoss::gradients(const at::Tensor& rows, const at::Tensor& logprobs,
+                                          const at::Tensor& log_sums) const {
+  Gradients out;
+  out.logprobs = at::zeros_like(logprobs);
+  for (std::int64_t p = 0; p < kPolicies; ++p)
+    if (const double weight = sum_.weight(kLossPolicies[p]); weight != 0)
+      out.logprobs.sub_(rows.select(0, p), weight);
+  if (policy_gradient_row_ >= 0) {
+    const at::Tensor advantage = rows.select(0, sampled_row_);
+    const at::Tensor ratio = (logprobs - rows.select(0, sampled_row_ + 1)).exp();
+    // Beyond the clip the clipped side is the smaller one, and constant.
+    const at::Tensor held = advantage.gt(0)
+                                .logical_and(ratio.gt(kClipAbove))
+                                .logical_or(advantage.lt(0).logical_and(ratio.lt(kClipBelow)));
+    out.logprobs.sub_((rows.select(0, policy_gradient_row_) * ratio * advantage).masked_fill_(held, 0),
+                      sum_.weight("policy_gradient"));
+  }
+  if (log_sums_row_ >= 0)
+    out.log_sums = (rows.select(0, log_sums_row_) * log_sums).mul_(2 * sum_.weight("lm_z"));
+  return out;
+}
+
+}  // namespace meshparity::impl
