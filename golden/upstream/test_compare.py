@@ -1,6 +1,6 @@
 """Proves the way of somebody else's model, with the programs that users type: export, check.py, compare.
 
-    ./meshparity test --upstream        both files of this kind
+    ./meshparity test --upstream        all files of this kind
 
 Every packaged golden is exported, check.py runs on it plainly and under FSDP2 with two ranks, in float64 and float32, and
 the judge must PASS what it wrote. Then one line of check.py is broken at a time, and one tensor of a dump: the judge must

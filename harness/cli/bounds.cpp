@@ -28,7 +28,10 @@ compare::Bound bound_of(const tolerance::Policy& policy, tolerance::Context cont
   if (name.check == "weights")
     limits = tolerance::weight_limits(policy, context, want, want_grad);
   else
-    limits = tolerance::limits(policy, key.rfind("denominators/", 0) == 0 ? "denominators" : name.check,
+    limits = tolerance::limits(policy,
+                               key.rfind("denominators/", 0) == 0          ? "denominators"
+                               : key.rfind("loss/gradient_scale/", 0) == 0 ? "gradient_scale"
+                                                                           : name.check,
                                context, want);
   return {limits.norm, limits.element, limits.row, limits.why, limits.exact_zero_slices};
 }

@@ -12,6 +12,7 @@ namespace meshparity::cli {
 
 // "grads/model.norm.weight" -> check grads, tensor model.norm.weight; "step2/weights/x" -> weights, step2/x;
 // "loss/token_mean" -> loss, loss/token_mean; "logits" -> logits, logits.
+// "loss/gradient_scale/<loss>", which no golden holds, is the factor that all gradients together carry.
 struct KeyName {
   std::string check;
   std::string tensor;

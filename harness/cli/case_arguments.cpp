@@ -28,7 +28,10 @@ void add_case_arguments(CLI::App& app, run::CaseOptions& o) {
   list("--schedule", o.schedule, "pipeline schedule: 1f1b, gpipe, interleaved, all");
   list("--recompute", o.recompute, "activation recomputation: off, on, all");
   list("--pad", o.pad, "padding: none, left, right, document, all");
-  list("--loss", o.loss, "policies: token_mean, sum, sequence_mean, micro_batch_mean, num_tokens");
+  list("--loss", o.loss,
+       "token_mean, sum, sequence_mean, micro_batch_mean, num_tokens, policy_gradient, lm_z, router_z, aux, "
+       "or a "
+       "weighted sum of them: token_mean+0.001*aux");
   list("--loss-form", o.loss_form, "sharded, replicated");
   list("--dtype", o.dtype, "float64, float32");
   list("--check", o.check,

@@ -17,7 +17,26 @@ std::vector<CaseSpec> product() {
       .cases;
 }
 
+// The losses that ci.cases covers, on one and two ranks.
+std::vector<CaseSpec> losses() {
+  return expand_cases(
+             parse_case_line("--model tiny-dense,tiny-moe --batch boundaries,rows --mesh 'world<=2' --sp all "
+                             "--schedule all --recompute all --pad all --loss-form sharded,replicated --loss "
+                             "token_mean,sum,sequence_mean,micro_batch_mean,num_tokens,policy_gradient,"
+                             "token_mean+0.0001*lm_z,token_mean+0.001*aux+0.01*router_z+0.0001*lm_z"))
+      .cases;
+}
+
 }  // namespace
+
+TEST_CASE("ci.cases meets every loss with every axis, flag, model and form of the loss") {
+  const auto all = losses(), ci = expand_case_file("ci").cases;
+  for (const auto& pair : run::missing_pairs(all, ci)) {
+    INFO(pair.first << " with " << pair.second << " never meet in ci.cases");
+    CHECK(false);
+  }
+  CHECK_FALSE(run::impossible_pairs(all, config_of).empty());
+}
 
 TEST_CASE("basic.cases is the 258 cases of dp, fsdp, tp and sp, and ci.cases holds them") {
   const auto basic = expand_case_file("basic"), ci = expand_case_file("ci");

@@ -43,7 +43,8 @@ std::vector<impl::RankOutput> run_ranks(const Setup& setup) {
   impl::RankInputs inputs;
   inputs.config = setup.config, inputs.mesh = setup.mesh, inputs.flags = setup.flags;
   inputs.batch = setup.batch, inputs.steps = setup.run.steps, inputs.gradients = setup.run.gradients;
-  inputs.loss_form = setup.run.loss_form, inputs.weights = &weights_of(setup.config);
+  inputs.loss = setup.run.loss, inputs.loss_form = setup.run.loss_form,
+  inputs.weights = &weights_of(setup.config);
   std::vector<impl::RankOutput> outputs(setup.mesh.world());
   impl::run_in_process(setup.mesh.world(), {}, [&](impl::Engine& engine) {
     outputs[engine.rank()] = impl::run_rank(inputs, engine, setup.seams);
@@ -205,6 +206,19 @@ TEST_CASE("every optimizer step sends the same, and what is sent once is sent on
   Setup forward = setup_of("tiny-dense", "rows", "fsdp2.ring2.tp2");
   forward.run.gradients = false;
   CHECK(difference(forward) == "");
+}
+
+TEST_CASE("the plan holds for every term of a loss, in both its forms") {
+  for (const char* loss :
+       {"policy_gradient", "token_mean+lm_z", "token_mean+router_z", "token_mean+policy_gradient+lm_z+aux"})
+    for (const char* form : {"sharded", "replicated"})
+      for (const char* mesh : {"dp2.tp2", "fsdp2.uly2", "ring2.uly2", "pp2.uly2", "fsdp2.tp2.etp1",
+                               "fsdp2.ep2"}) {
+        Setup setup = short_setup("tiny-moe", "rows", mesh);
+        setup.run.loss = loss, setup.run.loss_form = form, setup.run.steps = 2;
+        INFO(mesh << " " << loss << " " << form);
+        CHECK(difference(setup) == "");
+      }
 }
 
 TEST_CASE("the plan holds for models of other shapes") {

@@ -105,6 +105,10 @@ TEST_CASE("bad usage is one clear line and exit 2") {
   check_refused({"gate", "--golden", "/nonexistent/a.h5"}, "/nonexistent/a.h5");
   check_refused({"gate", "--cases", "/nonexistent.cases"}, "/nonexistent.cases");
   check_refused({"gate", "--check", "logit"}, "logit");
+  check_refused({"gate", "--loss", "token_mean+0.1*aus"}, "term 'aus' is unknown");
+  check_refused({"gate", "--loss", "token_mean+x*lm_z"}, "weight 'x' of lm_z is no positive number");
+  check_refused({"run", "--loss", "sum+0.1*sum"}, "term 'sum' stands twice");
+  check_refused({"gate", "--loss", "token_mean+aux"}, "loss term aux needs a mixture-of-experts model");
   check_refused({"gate", "--mesh", "tp2", "--fault", "no-such-fault"}, "no-such-fault");
   check_refused({"gate", "--mesh", "tp2", "--json", "/nonexistent/out.json"}, "/nonexistent/out.json");
   check_refused({"gate", "--mesh", "dp1", "--sp", "on"}, "sp=on needs tp > 1");

@@ -4,12 +4,14 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <set>
 #include <sstream>
 
 #include "harness/cli/judge_case.h"
 #include "harness/cli/rank_inputs.h"
 #include "harness/cli/scenario.h"
 #include "harness/types/error.h"
+#include "harness/types/loss_sum.h"
 #include "impl/comm/comm.h"
 
 namespace meshparity::cli {
@@ -57,12 +59,17 @@ GradientRatios gradient_ratios(const CaseSpec& spec) {
   try {
     const auto outputs = ranks_of(spec, *scenario);
     const auto got = gather_case(spec, *scenario, outputs);
-    const std::string loss = "loss/" + spec.loss;
-    const double want_loss = expected.find(loss)->as<double>()[0];
-    ratios.loss_change = std::abs(got.at(loss).as<double>()[0] - want_loss) / std::abs(want_loss);
+    std::set<std::string> terms;
+    double got_loss = 0, want_loss = 0;
+    for (const LossSum::Term& term : parse_loss(spec.loss).terms) {
+      const std::string key = *terms.insert("loss/" + term.name).first;
+      got_loss += term.weight * got.at(key).as<double>()[0];
+      want_loss += term.weight * expected.find(key)->as<double>()[0];
+    }
+    ratios.loss_change = std::abs(got_loss - want_loss) / std::abs(want_loss);
     ratios.equal_loss = true;
     for (const auto& check : judge_case(spec, *scenario, expected, 0, outputs))
-      if (check.check == "loss" && check.tensor == loss) ratios.equal_loss = check.state == State::pass;
+      if (check.check == "loss" && terms.count(check.tensor)) ratios.equal_loss &= check.state == State::pass;
 
     std::map<std::string, std::pair<double, double>> squares;  // by family: got, want
     double all_got = 0, all_want = 0;

@@ -33,6 +33,12 @@ TEST_CASE("a fault of the metric changes no gradient, a fault of the gradient no
       gradient_ratios(single_case("--model tiny-dense --batch rows --mesh uly2 --loss-form replicated "
                                   "--fault ulysses-replicated-loss-local-tokens"));
   CHECK(!local.equal_loss);
+  const auto aux =
+      gradient_ratios(single_case("--model tiny-moe --batch rows --mesh dp2 --loss 'token_mean+0.5*aux' "
+                                  "--fault aux-loss-shrinks-with-dp"));
+  CHECK(aux.equal_loss);
+  CHECK(aux.loss_change < 1e-12);
+  CHECK(std::abs(aux.families.at("layers.*.mlp.gate.weight") - 1) > 1e-6);
 }
 
 TEST_CASE("what families exclude") {

@@ -5,6 +5,7 @@
 #include "harness/cli/bounds.h"
 #include "harness/cli/condition.h"
 #include "harness/cli/torch_bridge.h"
+#include "harness/compare/projection.h"
 #include "harness/layout/layout.h"
 #include "harness/layout/placement_check.h"
 #include "harness/types/error.h"
@@ -54,6 +55,19 @@ CheckResult invalid(const std::string& check, const std::string& tensor, const s
   CheckResult result;
   result.check = check, result.tensor = tensor, result.state = State::invalid, result.reason = reason;
   return result;
+}
+
+// The verdict on the common factor of all gradients: against 1, and in words where it is another. Says
+// nothing where no gradient is expected and none came.
+void add_scale_result(const tolerance::Policy& policy, const tolerance::Context& context,
+                      const std::string& key, const compare::Projection& gradients,
+                      const std::string& against, std::vector<CheckResult>& results) {
+  if (gradients.want_want == 0 && gradients.got_got == 0) return;
+  const HostTensor got = HostTensor::scalar(gradients.factor()), want = HostTensor::scalar(1);
+  CheckResult result = judge_tensor(policy, context, key, got.view(), want.view(), nullptr);
+  result.against = against;  // that the gradients come from
+  if (result.state == State::fail) result.reason = compare::scale_words(gradients);
+  results.push_back(std::move(result));
 }
 
 // One replica verdict per check: bitwise, apart from accuracy.
@@ -117,28 +131,37 @@ std::vector<CheckResult> judge_with(const tolerance::Context& context, const Cas
   std::vector<CheckResult> results;
   std::map<std::string, ReplicaTally> replicas;
   std::map<std::string, std::int64_t> compared;
+  const std::string scale_key = "loss/gradient_scale/" + spec.loss;
+  bool scaled = enabled(spec, "loss") && glob_match(spec.tensor, scale_key);
+  compare::Projection gradients;
+  std::string gradients_against;
   for (const auto& key : expected.keys()) {
     const KeyName name = name_of(key);
     if (name.check == "trace" || name.step > steps) continue;
-    if (!enabled(spec, name.check) && !enabled(spec, "replicas")) continue;
-    if (!glob_match(spec.tensor, name.tensor)) continue;
+    const bool named = glob_match(spec.tensor, name.tensor), judged = named && enabled(spec, name.check);
+    const bool of_scale = scaled && name.check == "grads";
+    if (!judged && !of_scale && !(named && enabled(spec, "replicas"))) continue;
     const HostTensor& want = *expected.find(key);
     const auto found = tensors.find(key);
     if (found == tensors.end()) {
-      if (enabled(spec, name.check))
-        results.push_back(invalid(name.check, name.tensor, "missing: no rank emitted it"));
+      scaled &= !of_scale;  // the grads check says what is missing
+      if (judged) results.push_back(invalid(name.check, name.tensor, "missing: no rank emitted it"));
       continue;
     }
     const layout::Gathered gathered = layout::unshard(map, key, found->second);
-    if (gathered.replica_elements) {
+    if (named && gathered.replica_elements) {
       auto& tally = replicas[name.check];
       tally.elements += gathered.replica_elements, tally.differ += gathered.replica_differ;
       tally.max_abs = std::max(tally.max_abs, gathered.replica_max_abs);
       if (gathered.replica_differ && ++tally.tensors == 1)
         tally.where = name.tensor + " " + gathered.replica_where;
     }
-    if (!enabled(spec, name.check)) continue;
-    if (!gathered.invalid.empty() || gathered.uncovered) {
+    const bool whole = gathered.invalid.empty() && gathered.uncovered == 0;
+    if (of_scale && whole)
+      gradients.add(gathered.global.view(), want.view()), gradients_against = expected.against(key);
+    scaled &= whole || !of_scale;
+    if (!judged) continue;
+    if (!whole) {
       results.push_back(invalid(name.check, name.tensor,
                                 !gathered.invalid.empty()
                                     ? gathered.invalid.front()
@@ -157,6 +180,7 @@ std::vector<CheckResult> judge_with(const tolerance::Context& context, const Cas
     compared[name.check] += want.numel();
     results.push_back(std::move(result));
   }
+  if (scaled) add_scale_result(policy, context, scale_key, gradients, gradients_against, results);
   for (const auto& [key, locals] : tensors) {
     const KeyName name = name_of(key);
     if (!expected.find(key) && enabled(spec, name.check) && glob_match(spec.tensor, name.tensor) &&

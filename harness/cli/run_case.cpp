@@ -118,7 +118,8 @@ CaseResult run_case(const CaseSpec& spec, const std::string& dump, std::string* 
         routes = reference_routes(scenario->config, scenario->weights, scenario->batch, scenario->train,
                                   spec.mesh, spec.flags, spec.loss, steps);
       *communication = communication_table(
-          layout::communication_plan(map, {steps, true, spec.loss_form, &routes}), logged_traffic(outputs));
+          layout::communication_plan(map, {steps, true, spec.loss, spec.loss_form, &routes}),
+          logged_traffic(outputs));
     }
     result.checks = judge_case(spec, *scenario, expected, steps, outputs);
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -3,6 +3,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <deque>
 #include <filesystem>
@@ -15,6 +16,7 @@
 #include "harness/cli/torch_bridge.h"
 #include "harness/types/batch_shape.h"
 #include "harness/types/error.h"
+#include "harness/types/loss_sum.h"
 #include "harness/types/model_shape.h"
 #include "scenarios/initial_weights.h"
 #include "scenarios/load.h"
@@ -192,7 +194,7 @@ int steps_of(const CaseSpec& spec, const Scenario& scenario) {
 }
 
 Expected::Expected(std::shared_ptr<const Scenario> scenario, const CaseSpec& spec, int steps)
-    : scenario_(std::move(scenario)) {
+    : scenario_(std::move(scenario)), terms_(parse_loss(spec.loss).reported()) {
   golden_gradients_ =
       !scenario_->golden.empty() && spec.loss == "token_mean" && scenario_->train.loss == "token_mean";
   if (!golden_covers(spec, steps)) reference_ = reference_results(*scenario_, spec, steps);
@@ -201,9 +203,8 @@ Expected::Expected(std::shared_ptr<const Scenario> scenario, const CaseSpec& spe
 bool Expected::golden_covers(const CaseSpec& spec, int steps) const {
   const auto& g = scenario_->golden;
   if (!golden_gradients_ || !g.count("logits") || !g.count("logprobs") || !g.count("grad_norm")) return false;
-  for (const char* policy : kLossPolicies)
-    if (!g.count("loss/" + std::string(policy)) || !g.count("denominators/" + std::string(policy)))
-      return false;
+  for (const std::string& term : terms_)
+    if (!g.count("loss/" + term) || !g.count("denominators/" + term)) return false;
   for (const auto& parameter : parameters_of(scenario_->config)) {
     if (!g.count("grads/" + parameter.name)) return false;
     for (int k = 1; k <= steps; ++k)
@@ -214,7 +215,15 @@ bool Expected::golden_covers(const CaseSpec& spec, int steps) const {
   return true;
 }
 
+bool Expected::of_this_loss(const std::string& key) const {
+  for (const std::string prefix : {"loss/", "denominators/"})
+    if (key.rfind(prefix, 0) == 0)
+      return std::find(terms_.begin(), terms_.end(), key.substr(prefix.size())) != terms_.end();
+  return true;
+}
+
 const HostTensor* Expected::find(const std::string& key) const {
+  if (!of_this_loss(key)) return nullptr;
   const std::string check = name_of(key).check;
   const bool of_loss = check == "grads" || check == "grad_norm" || check == "weights";
   if (!of_loss || golden_gradients_)

@@ -39,8 +39,10 @@ class Expected {
 
  private:
   bool golden_covers(const CaseSpec& spec, int steps) const;
+  bool of_this_loss(const std::string& key) const;  // false for values of terms that the case's loss has not
   std::shared_ptr<const Scenario> scenario_;
-  bool golden_gradients_ = false;  // the golden's gradients are of this case's loss and dtype
+  std::vector<std::string> terms_;  // that the case reports
+  bool golden_gradients_ = false;   // the golden's gradients are of this case's loss and dtype
   std::shared_ptr<const std::map<std::string, HostTensor>> reference_;
 };
 

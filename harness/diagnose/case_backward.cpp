@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "harness/diagnose/case_view.h"
+#include "harness/types/loss_sum.h"
 
 namespace meshparity::diagnose {
 namespace {
@@ -138,6 +139,12 @@ void backward_rules(const CaseView& view, std::vector<Cause>& causes) {
     }
     causes.push_back(std::move(cause));
   }
+  // Nothing but what the loss asks of routers enters there: what came from the head is right at the experts.
+  const std::string router = "layers." + std::to_string(view.config.num_hidden_layers - 1) + ".mlp.gate.";
+  if (parse_loss(view.evidence.loss).of_router() && first.moment.name.find(router) != std::string::npos)
+    causes.push_back({"gradient of the router's loss terms wrong",
+                      clean + "so are all gradients above the last router, whose own is the first wrong one",
+                      0.75});
   std::int64_t differ = 0;
   for (const auto& entry : view.order)
     if (entry.moment.phase == Phase::backward && entry.moment.step == 1)

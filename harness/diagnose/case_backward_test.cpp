@@ -49,6 +49,18 @@ TEST_CASE("a gradient that is zero never arrived") {
   CHECK(c.cause() == "gradient never arrived");
 }
 
+TEST_CASE("a gradient that is wrong from the last router on is blamed on what the loss asks of routers") {
+  PlantedCase c("dp2");
+  for (const auto& [key, tensor] : c.want)
+    if (key == "grads/model.layers.1.mlp.gate.weight" || key.rfind("grads/model.layers.0", 0) == 0)
+      c.spoil(key);
+  CHECK(c.cause() != "gradient of the router's loss terms wrong");
+  c.loss = "token_mean+0.001*aux";
+  CHECK(c.cause() == "gradient of the router's loss terms wrong");
+  c.spoil("grads/model.layers.1.mlp.experts.down_proj");
+  CHECK(c.cause() != "gradient of the router's loss terms wrong");
+}
+
 TEST_CASE("gradients of one micro-batch alone are named by the head's") {
   PlantedCase c("dp2");
   const std::string head = "grads/lm_head.weight";

@@ -110,7 +110,7 @@ class PlantedCase {
   Diagnosis diagnosis() {
     CaseEvidence evidence;
     evidence.map = &map_, evidence.train = train;
-    evidence.placement = placement;
+    evidence.placement = placement, evidence.loss = loss;
     for (auto& [key, tensor] : want) {
       CaseTensor t;
       t.key = key, t.want = tensor.view(), t.got = got.at(key).view();
@@ -138,6 +138,7 @@ class PlantedCase {
   std::map<std::string, HostTensor> want, got;
   std::vector<std::pair<std::string, std::string>> placement;
   TrainSpec train;
+  std::string loss = "token_mean";
 
  private:
   static layout::LayoutMap make_map(const std::string& mesh, bool sp, bool recompute, bool tied) {

@@ -6,6 +6,7 @@
 
 #include "harness/layout/communication_sites.h"
 #include "harness/types/error.h"
+#include "harness/types/loss_sum.h"
 
 namespace meshparity::layout {
 namespace {
@@ -13,7 +14,12 @@ namespace {
 class Planner {
  public:
   Planner(const LayoutMap& map, const CommunicationRun& run)
-      : map_(map), run_(run), parameters_(map), experts_(map, run.routes, passes()), ledger_(map.world()) {
+      : map_(map),
+        run_(run),
+        loss_(parse_loss(run.loss)),
+        parameters_(map),
+        experts_(map, run.routes, passes()),
+        ledger_(map.world()) {
     if (run.loss_form != "sharded" && run.loss_form != "replicated")
       throw InputError("loss form '" + run.loss_form + "' is unknown");
     const std::int64_t micro_batches = map.batch().micro_batches();
@@ -46,17 +52,19 @@ class Planner {
     const GroupPlace everyone = with_stages("dp.fsdp.cp", "pp.dp.fsdp.cp", data.size, data.index),
                      model = with_stages("fsdp.cp.tp", "pp.fsdp.cp.tp", inner, place.rank % inner);
 
-    // Valid labels of every document and micro-batch, before the first pass.
-    once.all_reduce(data, "loss.counts", map_.batch().documents() + map_.batch().micro_batches());
+    // Valid labels of every document and micro-batch, and for terms of the router tokens of every
+    // micro-batch, before the first pass.
     const std::int64_t micro_batches = map_.batch().micro_batches();
+    once.all_reduce(data, "loss.counts",
+                    map_.batch().documents() + (loss_.of_router() ? 2 : 1) * micro_batches);
     for (std::int64_t m = 0; m < micro_batches; ++m) {
       const TokenCounts& tokens = tokens_[data_rank(mesh, place.rank) * micro_batches + m];
       loss_weights(once, place, tokens);
       for (const StagePlace& stage : stages_of(map_, place.at.pp))
         stage_of_micro_batch(sends, place, stage, m, tokens);
     }
-    // The value of every policy, in the first pass only.
-    once.all_reduce(everyone, "loss.values", static_cast<std::int64_t>(kLossPolicies.size()));
+    // The value of every term, in the first pass only.
+    once.all_reduce(everyone, "loss.values", static_cast<std::int64_t>(loss_.reported().size()));
     if (!backward()) return;
     parameters_.reduce_gradients(sends.passes, place);
     sends.passes.all_reduce(model, "gradient_norm", 1);
@@ -81,13 +89,12 @@ class Planner {
       if (!stage.first && map_.config().tie_word_embeddings)
         parameters_.gather_unit(sends.passes, place, "embed");
       head_sites(sends.passes, place, held);
-      if (run_.loss_form == "replicated") {
-        sends.passes.all_gather(place.uly, "loss.logprobs", held);
-        sends.passes.reduce_scatter(place.uly, "loss.logprobs", tokens_of_uly(place, tokens), held,
-                                    Direction::backward);
-      }
+      replicated_tokens(sends.passes, place, tokens, "loss.logprobs");
+      if (loss_.has("lm_z")) replicated_tokens(sends.passes, place, tokens, "loss.log_sums");
+      if (loss_.of_router()) router_totals(sends.passes, place);
     }
     stage_sends(sends.passes, place, stage, m, held);
+    if (loss_.of_router()) router_sends(sends.passes, place, stage, m);
   }
 
   void layer(const Sends& sends, const RankPlace& place, std::int64_t i, std::int64_t m,
@@ -111,11 +118,33 @@ class Planner {
     leave_block(sends.in_layers, place, layer + ".mlp.down_proj", held);
   }
 
-  // Replicated over uly, the loss needs every policy's weight of the group's tokens; the same in every pass.
+  // One number of every token of the Ulysses group, where each of its ranks evaluates the loss.
+  void replicated_tokens(const RankSends& sends, const RankPlace& place, const TokenCounts& tokens,
+                         const char* site) const {
+    if (run_.loss_form != "replicated") return;
+    const std::int64_t held = tokens.residual[place.cp.index];
+    sends.all_gather(place.uly, site, held);
+    sends.reduce_scatter(place.uly, site, tokens_of_uly(place, tokens), held, Direction::backward);
+  }
+
+  // Per expert the rows that chose it and the sum of its probabilities, and the sum of squares, over all
+  // ranks that see other tokens: with experts that are whole beside tp every tp rank routes a part.
+  void router_totals(const RankSends& sends, const RankPlace& place) const {
+    const Mesh& mesh = map_.mesh();
+    const int stage = mesh.world() / mesh.pp;
+    const GroupPlace tokens{"dp.fsdp.cp", token_ranks(mesh), token_rank(mesh, place.rank)},
+        all{"dp.fsdp.cp.tp", stage, place.rank % stage};
+    sends.all_reduce(mesh.expert_tokens_cut() ? all : tokens, "loss.routers",
+                     2 * map_.config().num_experts + 1);
+  }
+
+  // Replicated over uly, the loss needs every weight of the group's tokens, and for policy gradients the
+  // advantages and old logprobs; the same in every pass.
   void loss_weights(const RankSends& once, const RankPlace& place, const TokenCounts& tokens) {
     if (run_.loss_form != "replicated") return;
-    const auto policies = static_cast<std::int64_t>(kLossPolicies.size());
-    once.all_gather(place.uly, "loss.weights", policies * tokens.residual[place.cp.index]);
+    const std::int64_t rows = static_cast<std::int64_t>(kLossPolicies.size()) + (loss_.has("lm_z") ? 1 : 0) +
+                              (loss_.has("policy_gradient") ? 3 : 0);
+    once.all_gather(place.uly, "loss.weights", rows * tokens.residual[place.cp.index]);
   }
 
   std::int64_t tokens_of_uly(const RankPlace& place, const TokenCounts& tokens) const {
@@ -127,6 +156,7 @@ class Planner {
 
   const LayoutMap& map_;
   const CommunicationRun run_;
+  const LossSum loss_;
   const ParameterTraffic parameters_;
   const ExpertTraffic experts_;
   std::vector<TokenCounts> tokens_;  // data rank * micro-batches + micro-batch

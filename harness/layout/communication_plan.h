@@ -32,14 +32,15 @@ using ExpertRoutes = std::vector<std::vector<std::vector<std::int64_t>>>;
 struct CommunicationRun {
   int steps = 0;          // optimizer steps, each one pass over the batch; 0: one pass, no step
   bool gradients = true;  // false, with steps = 0: forward only
+  std::string loss = "token_mean";
   std::string loss_form = "sharded";
   // Read with ep > 1 alone: how many rows go to another rank's experts is not a matter of sizes.
   const ExpertRoutes* routes = nullptr;
 };
 
 // Every site of a whole run, stage after stage in the order of its first forward call, backward calls beside
-// their forward ones. Throws InputError for an unknown loss form, and with ep > 1 where routes are missing or
-// of another size than the run.
+// their forward ones. Throws InputError for an unknown loss or loss form, and with ep > 1 where routes are
+// missing or of another size than the run.
 std::vector<SiteTraffic> communication_plan(const LayoutMap& map, const CommunicationRun& run);
 
 }  // namespace meshparity::layout

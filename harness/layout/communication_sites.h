@@ -151,6 +151,9 @@ std::vector<StagePlace> stages_of(const LayoutMap& map, int pp);
 // What a stage hands on of one micro-batch of `tokens` in the rank's stream, and what it hands back.
 void stage_sends(const RankSends& sends, const RankPlace& place, const StagePlace& stage,
                  std::int64_t micro_batch, std::int64_t tokens);
+// Where the loss has terms of the router: its sums on, each expert's share of rows back.
+void router_sends(const RankSends& sends, const RankPlace& place, const StagePlace& stage,
+                  std::int64_t micro_batch);
 
 // communication_data.cpp: parameters gathered once per micro-batch, gradients summed once per pass.
 class ParameterTraffic {

@@ -224,7 +224,8 @@ LocalIndex LayoutMap::local_of_stage(const std::string& key, int rank) const {
   if (starts_with(key, "denominators/")) {
     const auto policy = std::string_view(key).substr(13);
     if (policy == "sequence_mean") return {{batch_.documents()}, {range(0, batch_.documents())}};
-    if (policy == "micro_batch_mean") return {{batch_.micro_batches()}, {range(0, batch_.micro_batches())}};
+    if (policy == "micro_batch_mean" || policy == "router_z" || policy == "aux")
+      return {{batch_.micro_batches()}, {range(0, batch_.micro_batches())}};
     return {};
   }
   if (starts_with(key, "activations/") &&

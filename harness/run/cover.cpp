@@ -4,6 +4,7 @@
 #include <set>
 
 #include "harness/types/error.h"
+#include "harness/types/loss_sum.h"
 
 namespace meshparity::run {
 namespace {
@@ -56,10 +57,9 @@ void set_factor(CaseSpec& s, const std::string& text) {
     if (factor == name) s.mesh.*field = std::stoi(value);
   if (factor == "etp") s.mesh.etp = value == "1" ? 1 : s.mesh.tp;
   const std::pair<const char*, std::string*> words[] = {
-      {"gdn", &s.flags.gdn},       {"attn", &s.flags.attn},
-      {"layout", &s.flags.layout}, {"schedule", &s.flags.schedule},
-      {"pad", &s.flags.pad},       {"loss-form", &s.loss_form},
-      {"model", &s.model},         {"batch", &s.batch}};
+      {"gdn", &s.flags.gdn},           {"attn", &s.flags.attn}, {"layout", &s.flags.layout},
+      {"schedule", &s.flags.schedule}, {"pad", &s.flags.pad},   {"loss", &s.loss},
+      {"loss-form", &s.loss_form},     {"model", &s.model},     {"batch", &s.batch}};
   for (const auto& [name, field] : words)
     if (factor == name) *field = value;
   if (factor == "sp") s.flags.sp = value == "on";
@@ -86,6 +86,7 @@ std::vector<std::pair<std::string, std::string>> factors_of(const CaseSpec& s) {
           {"schedule", s.flags.schedule},
           {"recompute", on(s.flags.recompute)},
           {"pad", s.flags.pad},
+          {"loss", s.loss},
           {"loss-form", s.loss_form},
           {"model", s.model},
           {"batch", s.batch}};
@@ -165,7 +166,7 @@ std::vector<Impossible> impossible_pairs(
   std::map<std::string, CaseSpec> plain;
   for (const auto& spec : all) {
     CaseSpec base = spec;
-    base.mesh = Mesh{}, base.flags = Flags{};
+    base.mesh = Mesh{}, base.flags = Flags{}, base.loss = CaseSpec{}.loss;
     plain.emplace(spec.model + spec.golden, base);
   }
   const auto reason_of = [&](const Pair& pair) {
@@ -189,6 +190,7 @@ std::vector<Impossible> impossible_pairs(
         why = spec.mesh.text() + ": " + why;
       else
         why = refusal(spec.mesh, spec.flags, config_of(spec.model, spec.golden));
+      if (why.empty()) why = loss_refusal(parse_loss(spec.loss), config_of(spec.model, spec.golden));
       if (why.empty()) return std::string();
       if (reason.empty()) reason = why;
     }

@@ -41,6 +41,26 @@ TEST_CASE("a pair that a selection lost is named") {
   CHECK(missing[0] == Pair{"ring=4", "layout=zigzag"});
 }
 
+TEST_CASE("a cover meets every loss with every axis, and says which model has no routers") {
+  CaseOptions o;
+  o.model = {"tiny-dense", "tiny-moe"}, o.batch = {"rows"}, o.mesh = {"world<=4"};
+  o.sp = o.recompute = o.schedule = {"all"};
+  o.loss = {"token_mean", "policy_gradient", "token_mean+0.001*aux"};
+  const auto all = expand(o, config_of).cases, chosen = cover(all);
+  CHECK(missing_pairs(all, chosen).empty());
+  std::set<std::string> met;
+  for (const auto& spec : chosen)
+    for (const auto& [factor, value] : factors_of(spec)) met.insert(spec.loss + " " + factor + "=" + value);
+  for (const auto& loss : o.loss)
+    for (const char* value : {"pp=2", "dp=2", "fsdp=2", "ring=2", "uly=2", "tp=2", "ep=2", "etp=1", "sp=on",
+                              "recompute=on", "schedule=gpipe", "schedule=interleaved"})
+      CHECK(met.count(loss + " " + value) == 1);
+  std::map<Pair, std::string> reasons;
+  for (const auto& [pair, reason] : impossible_pairs(all, config_of)) reasons[pair] = reason;
+  CHECK(reasons.at({"loss=token_mean+0.001*aux", "model=tiny-dense"}) ==
+        "loss term aux needs a mixture-of-experts model");
+}
+
 TEST_CASE("pairs that cannot meet come with their reason") {
   const auto impossible = impossible_pairs(product("world<=4"), config_of);
   std::map<Pair, std::string> reasons;

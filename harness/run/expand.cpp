@@ -4,6 +4,7 @@
 
 #include "harness/run/case_options.h"
 #include "harness/types/error.h"
+#include "harness/types/loss_sum.h"
 
 namespace meshparity::run {
 namespace {
@@ -165,7 +166,7 @@ Expansion expand(const CaseOptions& o,
   const auto loss_form = or_default(o.loss_form, "sharded");
   check_words("loss-form", loss_form, {"sharded", "replicated"});
   const auto losses = or_default(o.loss, "token_mean");
-  check_words("loss", losses, {"token_mean", "sum", "sequence_mean", "micro_batch_mean", "num_tokens"});
+  for (const auto& loss : losses) parse_loss(loss);  // throws on what is none
   const auto engines = or_default(o.engine, "inprocess");
   check_words("engine", engines, {"inprocess", "gloo", "nccl"});
   const auto reduces = or_default(o.reduce, "engine");
@@ -241,6 +242,7 @@ Expansion expand(const CaseOptions& o,
             return;
           }
           std::string reason = refusal(mesh, spec.flags, config);
+          if (reason.empty()) reason = loss_refusal(parse_loss(spec.loss), config);
           if (reason.empty() && spec.spawn && spec.spawn != mesh.world())
             reason = mesh.text() + " has " + std::to_string(mesh.world()) + " ranks, --spawn is " +
                      std::to_string(spec.spawn);

@@ -63,8 +63,26 @@ TEST_CASE(
   CHECK_THROWS_WITH(expand(o, config_of), "tp8: tp must divide linear_num_key_heads=4");
 }
 
+TEST_CASE("a sum of terms is one case, and a model without routers is skipped where another has them") {
+  CaseOptions o;
+  o.model = {"tiny-dense", "tiny-moe"}, o.mesh = {"dp1", "tp2"};
+  o.loss = {"token_mean", "token_mean+0.001*aux"};
+  const auto expansion = expand(o, config_of);
+  CHECK(expansion.cases.size() == 6);
+  REQUIRE(expansion.skipped.size() == 2);
+  for (const auto& skip : expansion.skipped) {
+    CHECK(skip.spec.model == "tiny-dense");
+    CHECK(skip.reason == "loss term aux needs a mixture-of-experts model");
+  }
+  o.model = {"tiny-dense"}, o.loss = {"token_mean+0.001*aux"};
+  CHECK_THROWS_WITH(expand(o, config_of), "loss term aux needs a mixture-of-experts model");
+}
+
 TEST_CASE("unknown words in options are errors that list what is known") {
   CaseOptions o;
+  o.loss = {"token_mean+2*mean"};
+  CHECK_THROWS_AS(expand(o, config_of), InputError);
+  o = {};
   o.sp = {"maybe"};
   CHECK_THROWS_AS(expand(o, config_of), InputError);
   o = {}, o.check = {"logit"};

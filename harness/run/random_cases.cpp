@@ -82,6 +82,18 @@ Flags random_flags(const Mesh& mesh, const ModelConfig& config, const CaseOption
   return flags;
 }
 
+// Of three losses one gets further terms, of weights from small to as large as the policy's own.
+std::string with_random_terms(const std::string& policy, const ModelConfig& config, Draw& draw) {
+  const std::vector<std::string> weights = {"0.001*", "0.1*", ""};
+  std::string loss = draw.percent(12) ? "policy_gradient" : policy;
+  if (!draw.percent(35)) return loss;
+  for (const char* term : {"lm_z", "router_z", "aux"}) {
+    const std::string weighed = "+" + draw.of(weights) + term;
+    if (draw.percent(50) && (config.is_moe() || std::string(term) == "lm_z")) loss += weighed;
+  }
+  return loss;
+}
+
 // Has every flag a value that was asked for?
 bool as_asked(const Flags& flags, const CaseOptions& options) {
   for (const auto& flag : flag_options()) {
@@ -190,7 +202,13 @@ CaseSpec random_case(const CaseOptions& options, std::uint64_t seed, std::uint64
     }
     CaseSpec spec = draw.of(meshes.cases);
     spec.flags = random_flags(spec.mesh, config_of(spec.model, spec.golden), options, draw);
-    if (as_asked(spec.flags, options)) return spec;
+    if (!as_asked(spec.flags, options)) continue;
+    if (options.loss.empty()) {
+      // Drawn apart, so that what a case is otherwise does not depend on them.
+      Draw terms(seed, "random loss " + std::to_string(index));
+      spec.loss = with_random_terms(spec.loss, config_of(spec.model, spec.golden), terms);
+    }
+    return spec;
   }
   throw InputError("--random: nothing that was drawn fits the options: " + refused);
 }

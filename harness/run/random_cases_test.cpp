@@ -8,6 +8,7 @@
 
 #include "harness/run/cover.h"
 #include "harness/types/error.h"
+#include "harness/types/loss_sum.h"
 
 namespace meshparity::run::random_cases_test {
 
@@ -49,7 +50,8 @@ TEST_CASE("the first 500 random cases meet every value that this version takes")
     for (const auto& [factor, value] : factors_of(spec))
       if (factor != "model" && factor != "batch") ++seen[factor + "=" + value];
     ++seen["world=" + std::to_string(spec.mesh.world())], ++seen["cp=" + std::to_string(spec.mesh.cp())];
-    ++seen["steps=" + std::to_string(spec.steps)], ++seen["loss=" + spec.loss];
+    ++seen["steps=" + std::to_string(spec.steps)];
+    for (const auto& term : parse_loss(spec.loss).terms) ++seen["loss=" + term.name];
   }
   for (int size = 2; size <= 8; ++size)
     for (const char* axis : {"world", "cp", "dp", "fsdp", "ring", "uly", "tp"}) {
@@ -91,7 +93,11 @@ TEST_CASE("the first 500 random cases meet every value that this version takes")
            "loss=sum",
            "loss=sequence_mean",
            "loss=micro_batch_mean",
-           "loss=num_tokens"}) {
+           "loss=num_tokens",
+           "loss=policy_gradient",
+           "loss=lm_z",
+           "loss=router_z",
+           "loss=aux"}) {
     INFO(value << " occurs " << seen[value] << " times");
     CHECK(seen[value] >= 5);
   }
@@ -194,7 +200,7 @@ TEST_CASE("options that no draw can meet are refused with a reason") {
   o = {}, o.gdn = {"head"};
   CHECK(refused(o).find("--gdn 'head' is unknown") != std::string::npos);
   o = {}, o.loss = {"median"};
-  CHECK(refused(o).find("--loss 'median' is unknown") != std::string::npos);
+  CHECK(refused(o).find("--loss 'median': term 'median' is unknown") != std::string::npos);
   o = {}, o.mesh = {"dp2"}, o.sp = {"on"};
   CHECK(refused(o).find("no mesh takes these flags") != std::string::npos);
   o = {}, o.golden = {"a.h5"};

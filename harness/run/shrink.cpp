@@ -7,6 +7,7 @@
 
 #include "harness/run/shrink_reductions.h"
 #include "harness/types/error.h"
+#include "harness/types/loss_sum.h"
 
 namespace meshparity::run {
 namespace {
@@ -44,8 +45,9 @@ std::optional<CaseSpec> reduced(const CaseSpec& spec, const Reduction& reduction
   try {
     const CaseSpec smaller = opened.closed();
     if (size_of(smaller) >= size_of(spec)) return std::nullopt;
-    if (!refusal(smaller.mesh, smaller.flags, config_of(smaller.model, smaller.golden)).empty())
-      return std::nullopt;
+    const ModelConfig config = config_of(smaller.model, smaller.golden);
+    if (!refusal(smaller.mesh, smaller.flags, config).empty()) return std::nullopt;
+    if (!loss_refusal(parse_loss(smaller.loss), config).empty()) return std::nullopt;
     return smaller;
   } catch (const InputError&) {
     return std::nullopt;  // sizes that do not go together
@@ -145,7 +147,8 @@ std::int64_t size_of(const CaseSpec& spec) {
   const std::string mesh = spec.mesh.text();
   std::int64_t size = 32 * spec.mesh.world() + 16 * std::count(mesh.begin(), mesh.end(), '.');
   for (const auto& flag : flag_options()) size += flag.get(spec.flags) == flag.values.front() ? 0 : 16;
-  size += (spec.loss == plain.loss ? 0 : 8) + (spec.loss_form == plain.loss_form ? 0 : 8);
+  size += spec.loss == plain.loss ? 0 : 7 + static_cast<std::int64_t>(parse_loss(spec.loss).terms.size());
+  size += spec.loss_form == plain.loss_form ? 0 : 8;
   size += 8 * std::max(spec.steps, 0) + (spec.seed ? 1 : 0);
   if (opened.model) size += size_of_model(*opened.model);
   if (opened.batch) size += size_of_batch(*opened.batch);

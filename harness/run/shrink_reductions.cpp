@@ -79,6 +79,18 @@ Reductions of_mesh(const Opened& o) {
     });
   const CaseSpec plain;
   list.push_back(set_to(&CaseSpec::loss, plain.loss));
+  // One term less: their texts are joined by '+'.
+  const std::string& loss = o.spec.loss;
+  for (std::size_t begin = 0; loss.find('+') != std::string::npos && begin <= loss.size();) {
+    const std::size_t end = std::min(loss.find('+', begin), loss.size());
+    const std::string rest = begin == 0 ? loss.substr(end + 1) : loss.substr(0, begin - 1) + loss.substr(end);
+    list.push_back([loss, rest](Opened& opened) {
+      if (opened.spec.loss != loss) return false;
+      opened.spec.loss = rest;
+      return true;
+    });
+    begin = end + 1;
+  }
   list.push_back(set_to(&CaseSpec::loss_form, plain.loss_form));
   for (int steps = 0; steps < o.spec.steps; ++steps) list.push_back(set_to(&CaseSpec::steps, steps));
   return list;

@@ -122,7 +122,8 @@ Limits limits(const Policy& policy, const std::string& check, const Context& con
   Limits l;
   l.row = row_name(check, context.dtype);
   const Row& row = row_of(policy, l.row);
-  const double relative = relative_of(row, check, context);
+  // To first order the projection moves as the norm does.
+  const double relative = relative_of(row, check == "gradient_scale" ? "grad_norm" : check, context);
   const Size size = size_of(want);
   double norm_scale = size.norm, element_scale = size.largest;
   if (check == "grads") {
