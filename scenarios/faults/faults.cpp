@@ -109,6 +109,10 @@ Fault ulysses_replicated_loss_local_tokens();
 Fault ulysses_gradnorm_drift();
 Fault cp_3tuple_contract();
 Fault ulysses_accum_normalise();
+// The routers' loss.
+Fault aux_loss_tp_cp_scale();
+Fault aux_loss_shrinks_with_dp();
+Fault aux_loss_never_attached();
 // Padding.
 Fault fa_padding_mask_ignored();
 
@@ -212,6 +216,9 @@ const std::vector<Fault>& all() {
                                           ulysses_gradnorm_drift(),
                                           cp_3tuple_contract(),
                                           ulysses_accum_normalise(),
+                                          aux_loss_tp_cp_scale(),
+                                          aux_loss_shrinks_with_dp(),
+                                          aux_loss_never_attached(),
                                           fa_padding_mask_ignored()};
   return list;
 }
