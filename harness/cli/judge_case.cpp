@@ -132,7 +132,8 @@ std::vector<CheckResult> judge_with(const tolerance::Context& context, const Cas
   std::map<std::string, ReplicaTally> replicas;
   std::map<std::string, std::int64_t> compared;
   const std::string scale_key = "loss/gradient_scale/" + spec.loss;
-  bool scaled = enabled(spec, "loss") && glob_match(spec.tensor, scale_key);
+  const bool scaled = enabled(spec, "loss") && glob_match(spec.tensor, scale_key);
+  std::string no_scale;  // why the gradients have no scale: the first that is not whole
   compare::Projection gradients;
   std::string gradients_against;
   for (const auto& key : expected.keys()) {
@@ -144,7 +145,7 @@ std::vector<CheckResult> judge_with(const tolerance::Context& context, const Cas
     const HostTensor& want = *expected.find(key);
     const auto found = tensors.find(key);
     if (found == tensors.end()) {
-      scaled &= !of_scale;  // the grads check says what is missing
+      if (of_scale && no_scale.empty()) no_scale = key + " is missing: no rank emitted it";
       if (judged) results.push_back(invalid(name.check, name.tensor, "missing: no rank emitted it"));
       continue;
     }
@@ -159,7 +160,7 @@ std::vector<CheckResult> judge_with(const tolerance::Context& context, const Cas
     const bool whole = gathered.invalid.empty() && gathered.uncovered == 0;
     if (of_scale && whole)
       gradients.add(gathered.global.view(), want.view()), gradients_against = expected.against(key);
-    scaled &= whole || !of_scale;
+    if (of_scale && !whole && no_scale.empty()) no_scale = key + " is not whole";
     if (!judged) continue;
     if (!whole) {
       results.push_back(invalid(name.check, name.tensor,
@@ -180,7 +181,10 @@ std::vector<CheckResult> judge_with(const tolerance::Context& context, const Cas
     compared[name.check] += want.numel();
     results.push_back(std::move(result));
   }
-  if (scaled) add_scale_result(policy, context, scale_key, gradients, gradients_against, results);
+  if (scaled && !no_scale.empty())
+    results.push_back(invalid("loss", scale_key, no_scale));
+  else if (scaled)
+    add_scale_result(policy, context, scale_key, gradients, gradients_against, results);
   for (const auto& [key, locals] : tensors) {
     const KeyName name = name_of(key);
     if (!expected.find(key) && enabled(spec, name.check) && glob_match(spec.tensor, name.tensor) &&

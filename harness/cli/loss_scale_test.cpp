@@ -100,6 +100,21 @@ const CheckResult& line_of(const std::vector<CheckResult>& results, const std::s
 
 }  // namespace
 
+TEST_CASE("gradients of which one is missing have no scale, also where nothing but the loss is judged") {
+  const CaseSpec spec = single_case("--model tiny-dense --batch rows --mesh dp2 --steps 0 --check loss");
+  const auto scenario = load_scenario(spec);
+  const Expected expected(scenario, spec, 0);
+  const impl::RankInputs inputs = rank_inputs(spec, *scenario);
+  std::vector<impl::RankOutput> outputs(2);
+  impl::run_in_process(2, {}, [&](impl::Engine& engine) {
+    outputs[static_cast<std::size_t>(engine.rank())] = impl::run_rank(inputs, engine, {});
+  });
+  CHECK(red(judge_case(spec, *scenario, expected, 0, outputs)) == Names{});
+  for (auto& output : outputs)
+    std::erase_if(output.records, [](const auto& r) { return r.key == "grads/model.norm.weight"; });
+  CHECK(red(judge_case(spec, *scenario, expected, 0, outputs)) == Names{"loss/gradient_scale/token_mean"});
+}
+
 TEST_CASE("under ring, uly and both, a factor on the metric and one on the gradient each redden their line") {
   const std::string form = GENERATE("sharded", "replicated");
   const std::string mesh = GENERATE("ring2", "uly2", "ring2.uly2 --gdn hybrid", "ring4 --layout zigzag");
