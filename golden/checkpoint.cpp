@@ -33,7 +33,8 @@ struct Place {
 
 class Checkpoint {
  public:
-  explicit Checkpoint(const std::string& directory) : directory_(directory) {
+  Checkpoint(const std::string& directory, const ModelConfig& config)
+      : directory_(directory), vision_(config.has_vision()), mtp_(config.mtp_num_hidden_layers > 0) {
     const fs::path single = fs::path(directory) / "model.safetensors";
     const fs::path index = fs::path(directory) / "model.safetensors.index.json";
     std::error_code ignored;
@@ -94,13 +95,16 @@ class Checkpoint {
 
   void add(const SafetensorsFile& file, const std::string& stored) {
     static const std::string kInfix = "model.language_model.";
-    if (starts_with(stored, "model.visual.") || starts_with(stored, "mtp.")) return;
+    // What this configuration of the model has not: a text model's directory may be a multimodal one's.
+    if (!vision_ && starts_with(stored, "model.visual.")) return;
+    if (!mtp_ && starts_with(stored, "mtp.")) return;
     const std::string name = starts_with(stored, kInfix) ? "model." + stored.substr(kInfix.size()) : stored;
     if (!places_.emplace(name, Place{&file, stored}).second)
       throw InputError(file.path(), stored, "stands twice");
   }
 
   std::string directory_;
+  bool vision_, mtp_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, Place> places_;
   std::set<std::string> used_;
@@ -179,6 +183,12 @@ HostTensor load_parameter(Checkpoint& checkpoint, const ParameterInfo& parameter
   throw InputError(checkpoint.directory(), parameter.name, "is missing");
 }
 
+// The name of a parameter in the checkpoint of a multimodal model.
+std::string multimodal_name(const std::string& name) {
+  const bool text = starts_with(name, "model.") && !starts_with(name, "model.visual.");
+  return text ? "model.language_model." + name.substr(6) : name;
+}
+
 void make_directory(const std::string& directory) {
   std::error_code error;
   fs::create_directories(directory, error);
@@ -188,7 +198,7 @@ void make_directory(const std::string& directory) {
 }  // namespace
 
 std::map<std::string, HostTensor> load_checkpoint(const std::string& directory, const ModelConfig& config) {
-  Checkpoint checkpoint(directory);
+  Checkpoint checkpoint(directory, config);
   std::map<std::string, HostTensor> weights;
   for (const auto& parameter : parameters_of(config))
     weights.emplace(parameter.name, load_parameter(checkpoint, parameter));
@@ -207,7 +217,12 @@ std::map<std::string, HostTensor> load_checkpoint(const std::string& directory, 
 void save_checkpoint(const std::string& directory, const std::string& config_json,
                      const std::map<std::string, HostTensor>& weights) {
   make_directory(directory);
-  write_safetensors((fs::path(directory) / "model.safetensors").string(), weights);
+  const json config = json::parse(config_json, nullptr, false);
+  const bool multimodal = config.is_object() && config.contains("text_config");
+  std::map<std::string, HostTensor> renamed;
+  if (multimodal)
+    for (const auto& [name, tensor] : weights) renamed.emplace(multimodal_name(name), tensor);
+  write_safetensors((fs::path(directory) / "model.safetensors").string(), multimodal ? renamed : weights);
   write_atomically((fs::path(directory) / "config.json").string(), config_json.data(), config_json.size());
 }
 

@@ -10,15 +10,17 @@
 
 namespace meshparity::golden {
 
-// Every parameter of `config` under its text-only name, in the dtype it is stored in, from model.safetensors
-// or from the files named by model.safetensors.index.json. Names of the multimodal class
-// (model.language_model.*) are mapped, model.visual.* and mtp.* left out, experts stored one by one merged
+// Every parameter of `config` under its name here (docs/decisions/0005), in the dtype it is stored in, from
+// model.safetensors or from the files named by model.safetensors.index.json. Names of the multimodal class
+// (model.language_model.*) are mapped, model.visual.* and mtp.* left out where `config` has no tower (no
+// multi-token prediction), experts stored one by one merged
 // into experts.gate_up_proj [E,2F,D] and experts.down_proj [E,D,F]. With tied embeddings lm_head.weight may
 // stand there if it equals the embedding. Throws InputError naming the file and the weight for one that is
 // missing, unknown, twice there or of a wrong shape.
 std::map<std::string, HostTensor> load_checkpoint(const std::string& directory, const ModelConfig& config);
 
-// Writes config.json and model.safetensors into `directory`, which is made where it does not exist.
+// Writes config.json and model.safetensors into `directory`, which is made where it does not exist. Where the
+// config is a multimodal one (it has a text_config), under the names of the multimodal class.
 void save_checkpoint(const std::string& directory, const std::string& config_json,
                      const std::map<std::string, HostTensor>& weights);
 

@@ -109,6 +109,34 @@ TEST_CASE("the multimodal class, experts one by one and many files load as the s
   CHECK(same(load_checkpoint(folder.file("c"), small_moe()), weights));
 }
 
+TEST_CASE("the multimodal class is written under its own names and read back") {
+  const TemporaryFolder folder;
+  const Weights weights = weights_of(small_moe());
+  save_checkpoint(folder.file("c"), R"({"text_config": {}})", weights);
+  const SafetensorsFile file(folder.file("c/model.safetensors"));
+  CHECK(file.has("model.language_model.embed_tokens.weight"));
+  CHECK(!file.has("model.embed_tokens.weight"));
+  CHECK(file.has("lm_head.weight"));
+  CHECK(same(load_checkpoint(folder.file("c"), small_moe()), weights));
+}
+
+TEST_CASE("the multimodal class of a model with a tower must hold it") {
+  const TemporaryFolder folder;
+  ModelConfig config = small_moe();
+  config.vision.depth = 1, config.vision.hidden_size = 4, config.vision.num_heads = 1;
+  config.vision.intermediate_size = 3, config.vision.patch_size = 1, config.vision.out_hidden_size = 4;
+  config.vision.num_position_embeddings = 4;
+  config.mtp_num_hidden_layers = 1;
+  Weights weights = weights_of(config);
+  CHECK(weights.count("mtp.layers.0.mlp.experts.gate_up_proj") == 1);
+  save_checkpoint(folder.file("c"), R"({"text_config": {}})", one_by_one(weights));
+  CHECK(same(load_checkpoint(folder.file("c"), config), weights));
+  CHECK(same(load_checkpoint(folder.file("c"), small_moe()), weights_of(small_moe())));
+  weights.erase("model.visual.merger.norm.bias");
+  save_checkpoint(folder.file("d"), R"({"text_config": {}})", weights);
+  CHECK_THROWS_WITH(load_checkpoint(folder.file("d"), config), Contains("model.visual.merger.norm.bias"));
+}
+
 TEST_CASE("stored dtypes are kept") {
   const TemporaryFolder folder;
   Weights weights = weights_of(small_moe());

@@ -152,7 +152,7 @@ Pass run_batch(const ModelConfig& config, const TensorMap& weights, const Batch&
 TensorMap run(const ModelConfig& config, const TensorMap& weights, const Batch& batch, const TrainSpec& train,
               const RunOptions& options) {
   check_weights(config, weights);
-  batch.validate(batch.name, config.vocab_size);
+  batch.validate(batch.name, config);
   if (batch.tokens() == 0) throw InputError(batch.name, "token_ids", "the batch has no token");
   const LossSum loss = parse_loss(options.loss);
   if (const std::string no = loss_refusal(loss, config); !no.empty()) throw InputError(no);

@@ -175,7 +175,7 @@ Batch load_batch(const std::string& name_or_path, const ModelConfig& config) {
     for (std::int64_t t = batch.document(d).begin; t + 1 < batch.document(d).end; ++t)
       if (!masked[t]) batch.labels[t] = batch.token_ids[t + 1];
   if (f.has("grids")) lay_out_positions(read_grids(f, source.path, batch), batch);
-  batch.validate(source.path, config.vocab_size);
+  batch.validate(source.path, config);
   return batch;
 }
 

@@ -1,8 +1,8 @@
-// A Hugging Face config.json of Qwen3.5 (text, dense or mixture of experts; also the text_config of a
-// multimodal one) as a ModelConfig. Absent fields take Hugging Face's class defaults (transformers 5.23,
-// models/qwen3_5 and qwen3_5_moe); a field whose value would change the mathematics beyond what is
-// implemented is refused by name. To read a new field: add it to ModelConfig, read it here, and add a line to
-// model_loader_test.cpp.
+// A Hugging Face config.json of Qwen3.5 (text or multimodal, dense or mixture of experts) as a ModelConfig. A
+// multimodal one without vision_config has no tower. Absent fields take Hugging Face's class defaults
+// (transformers 5.23, models/qwen3_5 and qwen3_5_moe); a field whose value would change the mathematics
+// beyond what is implemented is refused by name. To read a new field: add it to ModelConfig, read it here,
+// and add a line to model_loader_test.cpp.
 #include <cmath>
 #include <filesystem>
 
@@ -130,6 +130,59 @@ void read_ffn(const Fields& f, bool moe, ModelConfig& c) {
   c.router_aux_loss_coef = f.number_or("router_aux_loss_coef", 0.001);
 }
 
+// The sizes of the tower and the ids of what it fills. Defaults: Hugging Face's Qwen3_5VisionConfig.
+void read_vision(const Fields& top, ModelConfig& c) {
+  if (!top.has("vision_config")) return;
+  const Fields f = top.table("vision_config");
+  VisionConfig& v = c.vision;
+  v.depth = f.whole_or("depth", 27, 1, kMostLayers);
+  v.hidden_size = f.whole_or("hidden_size", 1152);
+  v.num_heads = f.whole_or("num_heads", 16);
+  v.intermediate_size = f.whole_or("intermediate_size", 4304);
+  v.in_channels = f.whole_or("in_channels", 3);
+  v.patch_size = f.whole_or("patch_size", 16);
+  v.temporal_patch_size = f.whole_or("temporal_patch_size", 2);
+  v.spatial_merge_size = f.whole_or("spatial_merge_size", 2);
+  v.out_hidden_size = f.whole_or("out_hidden_size", 3584);
+  v.num_position_embeddings = f.whole_or("num_position_embeddings", 2304);
+  if (v.hidden_size % v.num_heads || v.head_dim() % 4)
+    f.fail("num_heads", std::to_string(v.num_heads) + " must divide hidden_size=" +
+                            std::to_string(v.hidden_size) + " into heads whose width is a multiple of 4");
+  if (v.out_hidden_size != c.hidden_size)
+    f.fail("out_hidden_size", std::to_string(v.out_hidden_size) +
+                                  " must be the text model's hidden_size=" + std::to_string(c.hidden_size));
+  const auto side =
+      static_cast<std::int64_t>(std::llround(std::sqrt(static_cast<double>(v.num_position_embeddings))));
+  if (side * side != v.num_position_embeddings) f.fail("num_position_embeddings", "must be a square number");
+  if (const std::string act = f.text_or("hidden_act", "gelu_pytorch_tanh"); act != "gelu_pytorch_tanh")
+    f.fail("hidden_act", "'" + act + "' is not supported; Qwen3.5's tower has 'gelu_pytorch_tanh'");
+  if (f.has("deepstack_visual_indexes") && !f.raw("deepstack_visual_indexes").empty())
+    f.fail("deepstack_visual_indexes", "must be empty in Qwen3.5");
+  const auto id = [&](const char* key, std::int64_t fallback) {
+    const std::int64_t value = top.whole_or(key, fallback, 0);
+    if (value >= c.vocab_size)
+      top.fail(key, std::to_string(value) + " is not below vocab_size=" + std::to_string(c.vocab_size));
+    return value;
+  };
+  c.image_token_id = id("image_token_id", 248056);
+  c.video_token_id = id("video_token_id", 248057);
+  c.vision_start_token_id = id("vision_start_token_id", 248053);
+  c.vision_end_token_id = id("vision_end_token_id", 248054);
+  if (c.image_token_id == c.video_token_id)
+    top.fail("video_token_id", "is image_token_id=" + std::to_string(c.image_token_id) + " as well");
+}
+
+// The text model of a multimodal config.json, as a text-only one: what "text:MODEL" means.
+Json text_of(const Json& root, const std::string& file) {
+  const Fields top(root, file);
+  Json text = top.has("text_config") ? root.at("text_config") : root;
+  if (!text.is_object()) top.fail("text_config", "must be a table");
+  if (!text.contains("model_type") && root.contains("model_type")) text["model_type"] = root["model_type"];
+  if (root.contains("tie_word_embeddings")) text["tie_word_embeddings"] = root["tie_word_embeddings"];
+  text.erase("mtp_num_hidden_layers");
+  return text;
+}
+
 void must_divide(const Fields& f, const char* part_key, std::int64_t part, const char* whole_key,
                  std::int64_t whole) {
   if (whole % part)
@@ -175,6 +228,9 @@ ModelConfig parse_model_config(const std::string& json, const std::string& file)
   read_ffn(f, moe, c);
   read_rope(f, c);
   read_layer_types(f, c);
+  if (nested) read_vision(top, c);
+  c.mtp_num_hidden_layers =
+      (f.has("mtp_num_hidden_layers") ? f : top).whole_or("mtp_num_hidden_layers", 0, 0, 1);
   // In a multimodal file the flag at the top decides; the copy inside text_config is unreliable.
   c.tie_word_embeddings =
       (nested && top.has("tie_word_embeddings") ? top : f).flag_or("tie_word_embeddings", false);
@@ -193,9 +249,13 @@ ModelConfig parse_model_config(const std::string& json, const std::string& file)
 ModelConfig load_model(const std::string& name_or_path) {
   namespace fs = std::filesystem;
   if (is_shape(name_or_path)) return parse_model_shape(name_or_path);
-  fs::path path = find_scenario(name_or_path, "models", ".json", "model");
+  const std::string model(without_text_prefix(name_or_path));
+  fs::path path = find_scenario(model, "models", ".json", "model");
   if (fs::is_directory(path)) path /= "config.json";
-  ModelConfig config = parse_model_config(read_text(path.string()), path.string());
+  std::string json = read_text(path.string());
+  if (model.size() != name_or_path.size())
+    json = text_of(parse_json(json, path.string()), path.string()).dump(2);
+  ModelConfig config = parse_model_config(json, path.string());
   config.name = name_or_path;
   return config;
 }

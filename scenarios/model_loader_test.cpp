@@ -2,6 +2,7 @@
 // field is refused by name.
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <map>
 
 #include "harness/types/error.h"
 #include "scenarios/fields.h"
@@ -68,7 +69,8 @@ TEST_CASE("a config with only its model_type takes the class defaults") {
   CHECK(moe.intermediate_size == 0);
 }
 
-TEST_CASE("a multimodal config gives its text model, and the head's tie is read at the top") {
+TEST_CASE(
+    "a multimodal config without vision_config gives its text model, and the head's tie is read at the top") {
   Json text = tiny("tiny-moe");
   text["tie_word_embeddings"] = true;
   const Json whole = {{"model_type", "qwen3_5_moe"}, {"tie_word_embeddings", false}, {"text_config", text}};
@@ -77,6 +79,66 @@ TEST_CASE("a multimodal config gives its text model, and the head's tie is read 
   Json mixed = whole;
   mixed["model_type"] = "qwen3_5";
   CHECK(refusal_of(mixed).find("model_type") != std::string::npos);
+}
+
+TEST_CASE(
+    "a multimodal config gives the tower, the ids and the layer that predicts the token after the next") {
+  const ModelConfig c = load_model("tiny-vl");
+  CHECK(c.has_vision());
+  CHECK(c.vision.depth == 2);
+  CHECK(c.vision.head_dim() == 4);
+  CHECK(c.vision.patch_width() == 24);
+  CHECK(c.vision.merged_width() == 96);
+  CHECK(c.image_token_id == 61);
+  CHECK(c.video_token_id == 62);
+  CHECK(c.vision_start_token_id == 63);
+  CHECK(c.vision_end_token_id == 64);
+  CHECK(c.mtp_num_hidden_layers == 1);
+  CHECK(load_model("tiny-vl-moe").is_moe());
+  std::map<std::string, Shape> shapes;
+  for (const auto& p : parameters_of(c)) shapes[p.name] = p.shape;
+  CHECK(shapes.at("model.visual.patch_embed.proj.weight") == Shape{24, 3, 2, 2, 2});
+  CHECK(shapes.at("model.visual.blocks.1.attn.qkv.bias") == Shape{72});
+  CHECK(shapes.at("model.visual.merger.linear_fc2.weight") == Shape{24, 96});
+  CHECK(shapes.at("mtp.fc.weight") == Shape{24, 48});
+  CHECK(shapes.at("mtp.layers.0.self_attn.q_norm.weight") == Shape{24});
+}
+
+TEST_CASE("text: before a multimodal model is its text model alone") {
+  const ModelConfig c = load_model("text:tiny-vl");
+  CHECK(c.name == "text:tiny-vl");
+  CHECK(!c.has_vision());
+  CHECK(c.mtp_num_hidden_layers == 0);
+  for (const auto& p : parameters_of(c)) {
+    INFO(p.name);
+    CHECK(p.name.find("visual") == std::string::npos);
+    CHECK(p.name.find("mtp") == std::string::npos);
+  }
+  // What a run stores as its config is that of the text model.
+  CHECK(parameters_of(parse_model_config(c.json, "stored")).size() == parameters_of(c).size());
+  CHECK(parameters_of(load_model("text:tiny-dense")).size() ==
+        parameters_of(load_model("tiny-dense")).size());
+}
+
+TEST_CASE("a wrong field of the vision tower is named") {
+  const auto refused = [](const char* key, const Json& value) {
+    Json json = tiny("tiny-vl");
+    json["vision_config"][key] = value;
+    return refusal_of(json);
+  };
+  using Catch::Contains;
+  CHECK_THAT(refused("out_hidden_size", 25), Contains("vision_config.out_hidden_size: 25"));
+  CHECK_THAT(refused("num_heads", 5), Contains("vision_config.num_heads: 5"));
+  CHECK_THAT(refused("num_heads", 12), Contains("multiple of 4"));
+  CHECK_THAT(refused("num_position_embeddings", 35), Contains("square"));
+  CHECK_THAT(refused("hidden_act", "silu"), Contains("vision_config.hidden_act"));
+  CHECK_THAT(refused("deepstack_visual_indexes", {1}), Contains("deepstack_visual_indexes"));
+  CHECK_THAT(refused("depth", 0), Contains("vision_config.depth"));
+  Json json = tiny("tiny-vl");
+  json["image_token_id"] = 67;
+  CHECK_THAT(refusal_of(json), Contains("image_token_id: 67 is not below vocab_size=67"));
+  json["image_token_id"] = 62;
+  CHECK_THAT(refusal_of(json), Contains("video_token_id"));
 }
 
 TEST_CASE("older files with rope fields beside the others read the same") {

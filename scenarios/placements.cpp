@@ -7,6 +7,8 @@
 //   tp_blocks = [{count = "linear_num_key_heads", width = "linear_key_head_dim"}, ...]
 //   expert = false                                           dimension 0 is cut over ep and edp instead of
 //   fsdp
+//   tower = false                                            tp cuts it only where the tower is
+//   tensor-parallel
 //
 // count and width are whole numbers or products of fields and numbers ("2*head_dim"). The first table that
 // matches a parameter holds, and its blocks must fill the dimension: a parameter nobody placed is an error,
@@ -42,6 +44,16 @@ constexpr NamedSize kSizes[] = {
     {"linear_conv_kernel_dim", &ModelConfig::linear_conv_kernel_dim},
 };
 
+struct VisionSize {
+  const char* name;
+  std::int64_t VisionConfig::*size;
+};
+constexpr VisionSize kVisionSizes[] = {
+    {"vision.hidden_size", &VisionConfig::hidden_size},
+    {"vision.num_heads", &VisionConfig::num_heads},
+    {"vision.intermediate_size", &VisionConfig::intermediate_size},
+};
+
 // One factor of a product: digits or the name of a field.
 std::int64_t factor(const std::string& word, const ModelConfig& config, const Fields& f,
                     const std::string& key) {
@@ -49,6 +61,10 @@ std::int64_t factor(const std::string& word, const ModelConfig& config, const Fi
     return std::stoll(word);
   for (const auto& s : kSizes)
     if (word == s.name) return config.*s.size;
+  for (const auto& s : kVisionSizes)
+    if (word == s.name) return config.vision.*s.size;
+  if (word == "vision.head_dim") return config.vision.head_dim();
+  if (word == "vision.merged_width") return config.vision.merged_width();
   f.fail(key, "'" + word + "' is neither a number nor a size of the model");
 }
 
@@ -80,6 +96,7 @@ ParameterPlacement resolve(const Fields& rule, const ParameterInfo& parameter, c
   placement.tp_dim = static_cast<int>(rule.whole_or("tp_dim", -1, -1, dims - 1));
   placement.fsdp_dim = static_cast<int>(rule.whole_or("fsdp_dim", 0, 0, dims - 1));
   placement.expert = rule.flag_or("expert", false);
+  placement.tower = rule.flag_or("tower", false);
   if (placement.tp_dim < 0) {
     if (rule.has("tp_blocks")) rule.fail("tp_blocks", "given without tp_dim");
     return placement;
@@ -111,7 +128,7 @@ PlacementTable load_placements(const ModelConfig& config) {
   const Fields top(json, file);
   top.only({"parameter"});
   const std::vector<Fields> rules = top.tables("parameter");
-  for (const Fields& rule : rules) rule.only({"name", "tp_dim", "tp_blocks", "fsdp_dim", "expert"});
+  for (const Fields& rule : rules) rule.only({"name", "tp_dim", "tp_blocks", "fsdp_dim", "expert", "tower"});
 
   PlacementTable table;
   for (const auto& parameter : parameters_of(config)) {

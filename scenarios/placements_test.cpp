@@ -39,7 +39,7 @@ class ScenarioFolder {
 }  // namespace
 
 TEST_CASE("every parameter of the packaged models and of the published sizes is placed") {
-  for (const char* model : {"tiny-dense", "tiny-moe"}) {
+  for (const char* model : {"tiny-dense", "tiny-moe", "tiny-vl", "tiny-vl-moe"}) {
     const ModelConfig config = load_model(model);
     const PlacementTable table = load_placements(config);
     const auto parameters = parameters_of(config);
@@ -65,6 +65,20 @@ TEST_CASE("blocks resolve to heads and widths of the model") {
   CHECK(experts.tp_dim == 1);
   CHECK(experts.tp_blocks == std::vector<Block>{{8, 1, false}, {8, 1, false}});
   CHECK(row(table, "model.norm.weight").tp_dim == -1);
+}
+
+TEST_CASE("the tower is cut by heads in sections, and biases after a sum are whole") {
+  const PlacementTable table = load_placements(load_model("tiny-vl"));
+  const auto& qkv = row(table, "model.visual.blocks.0.attn.qkv.bias");
+  CHECK(qkv.tower);
+  CHECK(qkv.tp_dim == 0);
+  CHECK(qkv.tp_blocks == std::vector<Block>{{6, 4, false}, {6, 4, false}, {6, 4, false}});
+  CHECK(row(table, "model.visual.blocks.1.mlp.linear_fc2.weight").tp_dim == 1);
+  CHECK(row(table, "model.visual.blocks.1.mlp.linear_fc2.bias").tp_dim == -1);
+  CHECK(row(table, "model.visual.merger.linear_fc1.weight").tp_blocks == std::vector<Block>{{96, 1, false}});
+  CHECK(row(table, "model.visual.pos_embed.weight").tp_dim == -1);
+  CHECK(row(table, "mtp.fc.weight").tp_dim == -1);
+  CHECK(row(table, "mtp.layers.0.self_attn.q_proj.weight").tp_dim == 0);
 }
 
 TEST_CASE("a placement table with a hole, a misfit or a typo is refused by field") {

@@ -42,7 +42,7 @@ std::shared_ptr<Scenario> scenario_of_golden(const std::string& file) {
   scenario->config = scenarios::parse_model_config(store.strings.at("config"), file);
   scenario->batch = golden::batch_of(store);
   if (store.strings.count("train")) scenario->train = golden::train_of(store);
-  scenario->batch.validate(file, scenario->config.vocab_size);
+  scenario->batch.validate(file, scenario->config);
   for (auto& [path, tensor] : store.tensors) {
     if (path.rfind("weights/", 0) == 0) scenario->host_weights.emplace(path.substr(8), std::move(tensor));
     if (path.rfind("expected/", 0) == 0) scenario->golden.emplace(path.substr(9), std::move(tensor));
@@ -57,14 +57,25 @@ std::shared_ptr<Scenario> scenario_of_model(const CaseSpec& spec) {
   scenario->train = scenarios::load_train(spec.batch);
   scenario->train.steps = 0;
   // A directory with a checkpoint brings its own weights; a config alone gets generated ones.
-  const bool checkpoint =
-      fs::is_directory(spec.model) && (fs::exists(fs::path(spec.model) / "model.safetensors") ||
-                                       fs::exists(fs::path(spec.model) / "model.safetensors.index.json"));
+  const fs::path folder(without_text_prefix(spec.model));
+  const bool checkpoint = fs::is_directory(folder) && (fs::exists(folder / "model.safetensors") ||
+                                                       fs::exists(folder / "model.safetensors.index.json"));
   constexpr std::uint64_t kPackagedSeed = 7;
   scenario->host_weights =
-      checkpoint ? golden::load_checkpoint(spec.model, scenario->config)
+      checkpoint ? golden::load_checkpoint(folder.string(), scenario->config)
                  : scenarios::initial_weights(scenario->config, spec.seed ? spec.seed : kPackagedSeed);
   return scenario;
+}
+
+// A part of the model that nothing here computes yet is refused, never left out silently.
+void refuse_what_is_not_computed(const ModelConfig& config) {
+  const auto refuse = [&](const char* field, const char* part) {
+    throw InputError(
+        config.name, field,
+        std::string(part) + " is not computed yet; --model text:" + config.name + " is its text model alone");
+  };
+  if (config.has_vision()) refuse("vision_config", "a vision tower");
+  if (config.mtp_num_hidden_layers > 0) refuse("mtp_num_hidden_layers", "multi-token prediction");
 }
 
 std::map<std::string, HostTensor> run_reference(const Scenario& scenario, const CaseSpec& spec, int steps) {
@@ -181,6 +192,7 @@ std::shared_ptr<const Scenario> load_scenario(const CaseSpec& spec) {
   for (const auto& entry : kept)
     if (entry.key == key) return entry.scenario;
   auto scenario = golden_file.empty() ? scenario_of_model(spec) : scenario_of_golden(golden_file);
+  refuse_what_is_not_computed(scenario->config);
   scenario->placements = scenarios::load_placements(scenario->config);
   for (const auto& [name, tensor] : scenario->host_weights)
     scenario->weights.emplace(name, alias_of(tensor).to(scalar_type_of(spec.dtype)));

@@ -23,7 +23,93 @@ double drawn(const char* name, std::int64_t token) {
   return Generator(kSampledSeed, name).uniform(static_cast<std::uint64_t>(token));
 }
 
+// Throws unless the images (videos) are whole, fill exactly the tokens of their id, and none crosses a
+// document.
+class VisionCheck {
+ public:
+  VisionCheck(const std::string& file, const Batch& batch, const ModelConfig& config)
+      : file_(file), batch_(batch), config_(config) {}
+
+  void check(const VisionInput& input, const std::string& kind, std::int64_t id) const {
+    const std::string grids = "inputs/" + kind + "_grid_thw",
+                      pixels = kind == "image" ? "inputs/pixel_values" : "inputs/pixel_values_videos";
+    if (!config_.has_vision()) {
+      if (!input.empty() || !input.pixels.empty())
+        throw InputError(file_, grids, "is given, and the model has no vision tower");
+      return;
+    }
+    check_pixels(input, grids, pixels);
+    check_tokens(input, kind, grids, id);
+  }
+
+ private:
+  void check_pixels(const VisionInput& input, const std::string& grids, const std::string& pixels) const {
+    const std::int64_t merge = config_.vision.spatial_merge_size;
+    for (std::size_t i = 0; i < input.grids.size(); ++i) {
+      const Grid& g = input.grids[i];
+      constexpr std::int64_t kMost = std::int64_t{1} << 20;
+      const bool fits = g[0] >= 1 && g[1] >= 1 && g[2] >= 1 && g[0] <= kMost && g[1] <= kMost &&
+                        g[2] <= kMost && g[1] % merge == 0 && g[2] % merge == 0;
+      if (!fits)
+        throw InputError(file_, grids,
+                         "entry " + std::to_string(i) + " is " + text(g) +
+                             "; rows and columns must be positive multiples of spatial_merge_size=" +
+                             std::to_string(merge));
+    }
+    const std::int64_t width = config_.vision.patch_width();
+    if (static_cast<std::int64_t>(input.pixels.size()) != input.patches() * width)
+      throw InputError(file_, pixels,
+                       "has " + std::to_string(input.pixels.size()) + " elements; " + grids + " has " +
+                           std::to_string(input.patches()) + " patches of " + std::to_string(width));
+    for (const double value : input.pixels)
+      if (!std::isfinite(value)) throw InputError(file_, pixels, "holds a value that is not finite");
+  }
+
+  void check_tokens(const VisionInput& input, const std::string& kind, const std::string& grids,
+                    std::int64_t id) const {
+    std::vector<std::int64_t> documents;  // of every placeholder token
+    for (std::int64_t d = 0; d < batch_.documents(); ++d)
+      for (std::int64_t t = batch_.document(d).begin; t < batch_.document(d).end; ++t)
+        if (batch_.token_ids[t] == id) documents.push_back(d);
+    const std::int64_t features = input.patches() / config_.vision.merged_patches();
+    if (static_cast<std::int64_t>(documents.size()) != features)
+      throw InputError(file_, "inputs/token_ids",
+                       "has " + std::to_string(documents.size()) + " " + kind + " tokens (id " +
+                           std::to_string(id) + "); " + grids + " fills " + std::to_string(features));
+    std::int64_t begin = 0;
+    for (std::size_t i = 0; i < input.grids.size(); ++i) {
+      const std::int64_t count = patches_of(input.grids[i]) / config_.vision.merged_patches();
+      if (documents[begin] != documents[begin + count - 1])
+        throw InputError(file_, grids,
+                         "entry " + std::to_string(i) + " crosses the end of document " +
+                             std::to_string(documents[begin]));
+      begin += count;
+    }
+  }
+
+  static std::string text(const Grid& g) {
+    return "(" + std::to_string(g[0]) + ", " + std::to_string(g[1]) + ", " + std::to_string(g[2]) + ")";
+  }
+
+  const std::string& file_;
+  const Batch& batch_;
+  const ModelConfig& config_;
+};
+
 }  // namespace
+
+std::int64_t VisionInput::patches() const {
+  std::int64_t sum = 0;
+  for (const Grid& grid : grids) sum += patches_of(grid);
+  return sum;
+}
+
+void Batch::validate(const std::string& file, const ModelConfig& config) const {
+  validate(file, config.vocab_size);
+  const VisionCheck vision(file, *this, config);
+  vision.check(images, "image", config.image_token_id);
+  vision.check(videos, "video", config.video_token_id);
+}
 
 double Batch::advantage(std::int64_t token) const {
   return advantages.empty() ? 2 * drawn("advantages", token) - 1 : advantages[token];

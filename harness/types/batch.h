@@ -8,10 +8,26 @@
 #include <vector>
 
 #include "harness/types/cut.h"
+#include "harness/types/model_config.h"
 
 namespace meshparity {
 
 constexpr std::int64_t kIgnoreLabel = -100;
+
+// (t, h, w) of an image or video: frames (of temporal_patch_size pictures each), and rows and columns of
+// patches.
+using Grid = std::array<std::int64_t, 3>;
+inline std::int64_t patches_of(const Grid& grid) {
+  return grid[0] * grid[1] * grid[2];
+}
+
+// Images, or videos, of the whole batch in the order of their placeholder tokens.
+struct VisionInput {
+  std::vector<double> pixels;  // [patches, patch_width], image after image
+  std::vector<Grid> grids;
+  bool empty() const { return grids.empty(); }
+  std::int64_t patches() const;
+};
 
 struct Batch {
   std::string name;
@@ -20,10 +36,15 @@ struct Batch {
   std::vector<std::int64_t> document_offsets;     // [D+1] in tokens
   std::vector<std::int64_t> row_offsets;          // [R+1] in documents
   std::vector<std::int64_t> micro_batch_offsets;  // [M+1] in rows
-  // [3*N] (t, h, w) or empty: index in the document on all three axes.
+  // [3*N] (t, h, w) or empty: index in the document on all three axes, or where there are images what follows
+  // from their grids.
   std::vector<std::int64_t> position_ids;
   // [N] or empty: what the policy_gradient term takes from the sampling run. Where empty they are drawn.
   std::vector<double> advantages, old_logprobs;
+
+  // Of multimodal models. The tokens with the image (video) id, in stream order, are those of the images
+  // (videos) in order, t*h*w/merge^2 of them each; an image lies in one document.
+  VisionInput images, videos;
 
   // Of one token: the batch's own, or a pure function of the name and the token's number: advantages uniform
   // in (-1, 1), logprobs in (-6, 0), so that ratios fall below, into and above the range they are clipped to.
@@ -50,6 +71,10 @@ struct Batch {
   // Throws InputError (naming `file` and the field) unless offsets rise from 0 to their ends, every label is
   // kIgnoreLabel or the next token of the same document, and ids lie in [0, vocab_size).
   void validate(const std::string& file, std::int64_t vocab_size) const;
+  // The same with the model's vocabulary, and unless grids and pixels fit the model's tower, the placeholder
+  // tokens are exactly as many as the images fill, and each image lies in one document. A batch for a model
+  // without tower has no images.
+  void validate(const std::string& file, const ModelConfig& config) const;
 };
 
 // How the golden was trained: /train.

@@ -150,6 +150,9 @@ std::string refusal(const Mesh& m, const Flags& f, const ModelConfig& c) {
   if (f.gdn == "hybrid" && (m.ring == 1 || m.uly == 1)) return no("gdn=hybrid needs ring > 1 and uly > 1");
   if (f.gdn == "hybrid" && !divides(m.tp * m.uly, c.linear_num_key_heads)) return heads("hybrid", "tp*uly");
   if (f.sp && m.tp == 1) return no("sp needs tp > 1");
+  if (c.has_vision() && f.vision == "tensor" && !divides(m.tp, c.vision.num_heads))
+    return no("vision=tensor needs tp to divide vision_config.num_heads=" +
+              std::to_string(c.vision.num_heads) + "; vision=images works");
   return "";
 }
 

@@ -67,7 +67,8 @@ struct Flags {
   std::string layout = "contiguous";  // contiguous | zigzag | zigzag-document
   std::string schedule = "1f1b";      // gpipe | 1f1b | interleaved
   bool recompute = false;
-  std::string pad = "none";  // none | left | right | document
+  std::string pad = "none";       // none | left | right | document
+  std::string vision = "tensor";  // tensor | images: how the ranks of a tower share its work
   bool operator==(const Flags&) const = default;
 };
 

@@ -13,6 +13,8 @@
 namespace meshparity {
 
 inline constexpr std::string_view kShapePrefix = "shape:";
+// "text:MODEL": the text model of a multimodal one, without its vision tower and multi-token prediction.
+inline constexpr std::string_view kTextPrefix = "text:";
 
 struct ModelShape {
   std::string layers = "ga";  // one letter a layer: g GatedDeltaNet, a full attention
@@ -42,6 +44,11 @@ struct ModelShape {
 // Does a model's name mean a shape and no file?
 inline bool is_shape(std::string_view text) {
   return text.rfind(kShapePrefix, 0) == 0;
+}
+
+// A model's name without the prefix "text:", where it has one.
+inline std::string_view without_text_prefix(std::string_view text) {
+  return text.rfind(kTextPrefix, 0) == 0 ? text.substr(kTextPrefix.size()) : text;
 }
 
 // The fields of "PREFIXa=1:b=2" as (name, value) in their order. Throws InputError for a field without '='
