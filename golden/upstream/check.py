@@ -31,10 +31,10 @@ for turn in range(0, len(documents), world):  # each rank one document; a rank w
         logits[d], logprobs[d] = out.detach(), -ce.detach()
 [dist.all_reduce(x) for x in (logits, logprobs) if args.fsdp]  # every token was computed by one rank
 grads = {n: p.grad.full_tensor() if args.fsdp else p.grad for n, p in model.named_parameters() if p.grad is not None}
-norm = torch.nn.utils.get_total_norm(grads.values())
 dump = {f"inputs/{n}": x for n, x in batch.items()} | {f"expected/grads/{n}": g for n, g in grads.items()}
-dump |= {"expected/logits": logits, "expected/logprobs": logprobs, "expected/denominators/token_mean": valid.to(dtype),
-         "expected/loss/token_mean": -logprobs.sum() / max(valid, 1), "expected/grad_norm": norm}
+dump |= {"expected/logits": logits, "expected/logprobs": logprobs, "expected/loss/token_mean": -logprobs.sum() / max(valid, 1),
+         "expected/denominators/token_mean": valid.to(dtype), "expected/grad_norm": torch.nn.utils.get_total_norm(grads.values())}
 if rank == 0:
     with h5py.File("dump.h5", "w") as file:
         [file.create_dataset(name, data=value.numpy()) for name, value in dump.items()]
+args.fsdp and dist.destroy_process_group()  # joins Gloo's threads: one still alive when the interpreter ends aborts it
