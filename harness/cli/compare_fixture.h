@@ -12,6 +12,7 @@ namespace meshparity::cli::compare_test {
 inline const std::string kGolden = MESHPARITY_SOURCE_DIR "/golden/data/tiny-dense.packed-odd.h5";
 inline const std::string kMoeGolden = MESHPARITY_SOURCE_DIR "/golden/data/tiny-moe.packed-odd.h5";
 inline const std::string kStepsGolden = MESHPARITY_SOURCE_DIR "/golden/data/tiny-dense.rows.h5";
+inline constexpr const char* kScale = "loss/gradient_scale/token_mean";
 inline constexpr const char* kGrad = "model.layers.3.self_attn.k_proj.weight";
 
 inline const golden::Store& golden_store(const std::string& file) {

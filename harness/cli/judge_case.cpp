@@ -4,8 +4,8 @@
 
 #include "harness/cli/bounds.h"
 #include "harness/cli/condition.h"
+#include "harness/cli/gradient_scale.h"
 #include "harness/cli/torch_bridge.h"
-#include "harness/compare/projection.h"
 #include "harness/layout/layout.h"
 #include "harness/layout/placement_check.h"
 #include "harness/types/error.h"
@@ -55,19 +55,6 @@ CheckResult invalid(const std::string& check, const std::string& tensor, const s
   CheckResult result;
   result.check = check, result.tensor = tensor, result.state = State::invalid, result.reason = reason;
   return result;
-}
-
-// The verdict on the common factor of all gradients: against 1, and in words where it is another. Says
-// nothing where no gradient is expected and none came.
-void add_scale_result(const tolerance::Policy& policy, const tolerance::Context& context,
-                      const std::string& key, const compare::Projection& gradients,
-                      const std::string& against, std::vector<CheckResult>& results) {
-  if (gradients.want_want == 0 && gradients.got_got == 0) return;
-  const HostTensor got = HostTensor::scalar(gradients.factor()), want = HostTensor::scalar(1);
-  CheckResult result = judge_tensor(policy, context, key, got.view(), want.view(), nullptr);
-  result.against = against;  // that the gradients come from
-  if (result.state == State::fail) result.reason = compare::scale_words(gradients);
-  results.push_back(std::move(result));
 }
 
 // One replica verdict per check: bitwise, apart from accuracy.
@@ -131,11 +118,8 @@ std::vector<CheckResult> judge_with(const tolerance::Context& context, const Cas
   std::vector<CheckResult> results;
   std::map<std::string, ReplicaTally> replicas;
   std::map<std::string, std::int64_t> compared;
-  const std::string scale_key = "loss/gradient_scale/" + spec.loss;
-  const bool scaled = enabled(spec, "loss") && glob_match(spec.tensor, scale_key);
-  std::string no_scale;  // why the gradients have no scale: the first that is not whole
-  compare::Projection gradients;
-  std::string gradients_against;
+  const bool scaled = enabled(spec, "loss") && glob_match(spec.tensor, gradient_scale_key(spec.loss));
+  GradientScale scale;
   for (const auto& key : expected.keys()) {
     const KeyName name = name_of(key);
     if (name.check == "trace" || name.step > steps) continue;
@@ -145,7 +129,7 @@ std::vector<CheckResult> judge_with(const tolerance::Context& context, const Cas
     const HostTensor& want = *expected.find(key);
     const auto found = tensors.find(key);
     if (found == tensors.end()) {
-      if (of_scale && no_scale.empty()) no_scale = key + " is missing: no rank emitted it";
+      if (of_scale && scale.missing.empty()) scale.missing = key + " is missing: no rank emitted it";
       if (judged) results.push_back(invalid(name.check, name.tensor, "missing: no rank emitted it"));
       continue;
     }
@@ -159,8 +143,8 @@ std::vector<CheckResult> judge_with(const tolerance::Context& context, const Cas
     }
     const bool whole = gathered.invalid.empty() && gathered.uncovered == 0;
     if (of_scale && whole)
-      gradients.add(gathered.global.view(), want.view()), gradients_against = expected.against(key);
-    if (of_scale && !whole && no_scale.empty()) no_scale = key + " is not whole";
+      scale.add(gathered.global.view(), want.view()), scale.against = expected.against(key);
+    if (of_scale && !whole && scale.missing.empty()) scale.missing = key + " is not whole";
     if (!judged) continue;
     if (!whole) {
       results.push_back(invalid(name.check, name.tensor,
@@ -181,10 +165,7 @@ std::vector<CheckResult> judge_with(const tolerance::Context& context, const Cas
     compared[name.check] += want.numel();
     results.push_back(std::move(result));
   }
-  if (scaled && !no_scale.empty())
-    results.push_back(invalid("loss", scale_key, no_scale));
-  else if (scaled)
-    add_scale_result(policy, context, scale_key, gradients, gradients_against, results);
+  if (scaled) scale.judge(policy, context, spec.loss, results);
   for (const auto& [key, locals] : tensors) {
     const KeyName name = name_of(key);
     if (!expected.find(key) && enabled(spec, name.check) && glob_match(spec.tensor, name.tensor) &&

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <set>
-#include <sstream>
 
 #include "golden/guard.h"
 #include "golden/schema.h"
 #include "harness/cli/bounds.h"
+#include "harness/cli/gradient_scale.h"
+#include "harness/cli/verb_compare_names.h"
 #include "harness/compare/compare.h"
 #include "harness/types/error.h"
 #include "harness/types/glob.h"
@@ -24,75 +24,6 @@ CheckResult verdict(const KeyName& name, State state, const std::string& reason)
   return r;
 }
 
-// A path of the schema below /expected, or nothing: names in a dump are anybody's.
-std::optional<KeyName> known_name(const std::string& key) {
-  static const std::set<std::string> kLosses = {"token_mean",    "sum",
-                                                "sequence_mean", "micro_batch_mean",
-                                                "num_tokens",    "policy_gradient",
-                                                "lm_z",          "router_z",
-                                                "aux",           "mtp"};
-  const auto slash = key.find('/');
-  const std::string head = key.substr(0, slash);
-  const std::string rest = slash == std::string::npos ? "" : key.substr(slash + 1);
-  if (rest.empty()) {
-    if (key == "logits" || key == "logprobs" || key == "grad_norm") return name_of(key);
-    return std::nullopt;
-  }
-  if (head == "loss" || head == "denominators")
-    return kLosses.count(rest) ? std::optional(name_of(key)) : std::nullopt;
-  if (head == "grads" || head == "activations") return name_of(key);
-  // A step number of at most six digits that starts with none of 0: "step12/weights/x".
-  const bool digits = head.size() > 4 && head.size() <= 10 && head[4] != '0' &&
-                      head.find_first_not_of("0123456789", 4) == std::string::npos;
-  if (head.rfind("step", 0) == 0 && digits && rest.rfind("weights/", 0) == 0 && rest.size() > 8)
-    return name_of(key);
-  return std::nullopt;
-}
-
-// The parameter that a name of grads or weights belongs to.
-std::string parameter_of(const KeyName& name) {
-  return name.step ? name.tensor.substr(name.tensor.find('/') + 1) : name.tensor;
-}
-
-// Order of checks, then of steps, then of parameters as the model holds them.
-class Order {
- public:
-  explicit Order(const CompareRules& rules) {
-    if (!rules.config) return;
-    int i = 0;
-    for (const auto& p : parameters_of(*rules.config)) index_[p.name] = i++;
-  }
-  std::tuple<int, int, int, std::string> of(const std::string& key) const {
-    const KeyName name = name_of(key);
-    const auto check = std::find(kCompareChecks.begin(), kCompareChecks.end(), name.check);
-    const auto found = index_.find(parameter_of(name));
-    const int index = found == index_.end() ? static_cast<int>(index_.size()) : found->second;
-    return {static_cast<int>(check - kCompareChecks.begin()), name.step, index, key};
-  }
-  bool is_parameter(const std::string& name) const { return index_.empty() || index_.count(name); }
-  // What may be meant by a name that is no parameter: wrappers and multimodal classes put words into names.
-  // Empty: nothing.
-  std::string parameter_meant_by(const std::string& name) const {
-    const std::string bare = without_wrappers(name);
-    for (const std::string& tried : {bare, "model." + bare})
-      if (index_.count(tried)) return tried;
-    return "";
-  }
-
- private:
-  static std::string without_wrappers(const std::string& name) {
-    static const std::set<std::string> kWrappers = {"module", "_orig_mod", "_fsdp_wrapped_module",
-                                                    "_checkpoint_wrapped_module", "language_model"};
-    std::string bare;
-    std::stringstream words(name);
-    for (std::string word; std::getline(words, word, '.');)
-      if (!kWrappers.count(word)) bare += (bare.empty() ? "" : ".") + word;
-    return bare;
-  }
-
-  std::map<std::string, int> index_;
-};
-
 bool all_zero(const TensorView& view) {
   for (std::int64_t i = 0, n = view.numel(); i < n; ++i)
     if (view.at(i) != 0) return false;
@@ -102,7 +33,7 @@ bool all_zero(const TensorView& view) {
 class DumpJudge {
  public:
   DumpJudge(const golden::Store& got, const golden::Store& want, const CompareRules& rules)
-      : got_(got), want_(want), rules_(rules), order_(rules) {
+      : got_(got), want_(want), rules_(rules), order_(rules.config) {
     if (rules.config) context_.config = *rules.config;
     context_.train = rules.train;
     context_.documents_alone = false;  // nobody knows how a dump was computed
@@ -133,6 +64,7 @@ class DumpJudge {
     std::sort(keys.begin(), keys.end(),
               [&](const auto& a, const auto& b) { return order_.of(a) < order_.of(b); });
     for (const auto& key : keys) judge_key(key, results);
+    judge_gradient_scale(keys, results);
     judge_extras(results);
     return results;
   }
@@ -198,6 +130,32 @@ class DumpJudge {
     }
     const HostTensor& want = *expected(want_, key);
     results.push_back(judge_present(key, name, got->view(), want.view()));
+  }
+
+  // The factor that all gradients have in common. A dump without any gradient has none, and its gradients
+  // are missed by their own check; one that lacks some never gets a factor of the rest.
+  void judge_gradient_scale(const std::vector<std::string>& keys, std::vector<CheckResult>& results) const {
+    const std::string line = gradient_scale_key(rules_.train.loss);
+    if (!enabled("loss") || !glob_match(rules_.tensor, line)) return;
+    GradientScale scale;
+    scale.against = rules_.want_name;
+    tolerance::Context context = context_;
+    context.dtype = rules_.dtype.value_or(DType::float64);
+    for (const auto& key : keys) {
+      if (name_of(key).check != "grads") continue;
+      const HostTensor *want = expected(want_, key), *got = expected(got_, key);
+      std::string why;
+      if (!got)
+        why = "the dump does not hold " + (kExpected + key);
+      else if (got->shape != want->shape || !is_floating(got->dtype) || !is_floating(want->dtype))
+        why = kExpected + key + " cannot be compared";
+      if (why.empty())
+        scale.add(got->view(), want->view()),
+            context.dtype = coarser(context.dtype, coarser(got->dtype, want->dtype));
+      else if (scale.missing.empty())
+        scale.missing = why;
+    }
+    if (scale.gradients > 0) scale.judge(rules_.policy, context, rules_.train.loss, results);
   }
 
   CheckResult judge_present(const std::string& key, const KeyName& name, const TensorView& got,
@@ -323,7 +281,7 @@ class DumpJudge {
   const golden::Store& got_;
   const golden::Store& want_;
   const CompareRules& rules_;
-  Order order_;
+  DumpOrder order_;
   std::map<std::string, std::string>
       renamed_;  // path that is looked for -> path under which a dump seems to hold it
   tolerance::Context context_;

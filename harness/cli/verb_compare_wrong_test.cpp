@@ -221,10 +221,18 @@ TEST_CASE("labels not shifted, a loss divided by the world and a gradient that i
         passed += check.check == "grads" && check.state == State::pass;
       CHECK(passed == 0);
       CHECK(halved.state_of(kGrad) == State::fail);
+      const CheckResult* scale = halved.find(kScale);
+      REQUIRE(scale);
+      CHECK(scale->state == State::fail);
+      CHECK(scale->reason == "all gradients together are 0.5 times the expected ones");
+      CHECK(judge(float32 ? in_float32(divided) : divided, {"--check", "loss"}, file).finished.code == 1);
 
       golden::Store none = whole;
       none.tensors.erase(grads(kGrad));
       CHECK(judged(none).state_of(kGrad) == State::invalid);
+      const Judged loss_alone = judge(float32 ? in_float32(none) : none, {"--check", "loss"}, file);
+      CHECK(loss_alone.finished.code == 1);
+      CHECK(loss_alone.state_of(kScale) == State::invalid);
     }
 }
 
