@@ -6,36 +6,18 @@
 
 #include <optional>
 
-#include "harness/types/cut.h"
 #include "harness/types/error.h"
-#include "impl/blocks/decoder.h"
 #include "impl/parallel/data.h"
-#include "impl/parallel/index_tensor.h"
 #include "impl/parallel/pipeline.h"
 #include "impl/train/groups.h"
 #include "impl/train/loss.h"
 #include "impl/train/loss_terms.h"
+#include "impl/train/micro_batch.h"
 #include "impl/train/optimizer.h"
+#include "impl/train/router_terms.h"
 
 namespace meshparity::impl {
 namespace {
-
-// One micro-batch as the model takes it; the same in every step.
-struct MicroBatch {
-  PackedTokens packed;
-  ContextTables context;
-  DecoderInput input;
-  at::Tensor loss_rows;  // of TokenLoss; of all tokens over uly where the loss is replicated
-  std::vector<std::int64_t> residual_sizes;
-  // Places of what is not padding, among this rank's tokens and among its part of the residual stream.
-  at::Tensor real, residual_real;
-  at::Tensor counted_by_routers;  // [T] 1 where a token is no padding; undefined without padding
-};
-
-// What is emitted holds no padding.
-at::Tensor without_padding(const at::Tensor& x, const at::Tensor& real) {
-  return real.defined() ? x.index_select(0, real) : x;
-}
 
 template <class T>
 void offer(const std::function<void(T&)>& hook, T& object) {
@@ -68,14 +50,14 @@ class RankProgram {
       return collectives_->all_reduce(*groups_.data, counts.to(inputs_.device), "loss.counts").to(at::kCPU);
     };
     if (loss_.sum().of_router()) normaliser_.routers = inputs.config.num_hidden_layers;
-    edit_context_ = seams.context, edit_packing_ = seams.packing, wrap_runner_ = seams.pipeline;
+    wrap_runner_ = seams.pipeline;
     gradient_groups_ = {groups_.tp, groups_.kv_replicas, groups_.replicas, groups_.expert_replicas,
                         groups_.tied};
     offer(seams.gradient_groups, gradient_groups_);
     offer(seams.normaliser, normaliser_);
     normaliser_.globalise();
     sequence_ = layout.sequence;
-    build_micro_batches(layout);
+    build_micro_batches(layout, seams);
   }
 
   void run() {
@@ -126,53 +108,20 @@ class RankProgram {
       record(prefix + e.row->name, ShardedParameters::part(copy, e));
   }
 
-  void build_micro_batches(const TokenLayout& layout) {
-    PackingOptions packing;
-    packing.dtype = inputs_.dtype;
-    packing.device = inputs_.device;
+  void build_micro_batches(const TokenLayout& layout, const Seams& seams) {
+    const MicroBatchMaker maker{inputs_.config, inputs_.mesh, inputs_.flags, plan_,
+                                options(),      sequence_,    seams.context, seams.packing};
     for (std::size_t m = 0; m < layout.micro_batches.size(); ++m) {
       const MicroBatchTokens& tokens = layout.micro_batches[m];
-      MicroBatch micro_batch;
-      const Mesh& mesh = inputs_.mesh;
-      if (mesh.cp() == 1) {
-        micro_batch.packed = pack_tokens(tokens.documents, tokens.positions, inputs_.config, packing);
-      } else {
-        micro_batch.packed = pack_positions(tokens.positions, inputs_.config, packing);
-        micro_batch.context = make_context_tables(tokens.stream, tokens.stream_documents, mesh, inputs_.flags,
-                                                  cp_index(mesh, plan_.at), inputs_.config, packing);
-        if (edit_context_) {
-          ContextEdit edit{micro_batch.context,     tokens.stream,
-                           tokens.stream_documents, mesh,
-                           inputs_.flags,           cp_index(mesh, plan_.at),
-                           inputs_.config,          packing};
-          edit_context_(edit);
-        }
-      }
-      PackingEdit edit{micro_batch.packed, tokens, static_cast<std::int64_t>(m), inputs_.config};
-      offer(edit_packing_, edit);
-      micro_batch.input.ids = index_tensor(tokens.ids, inputs_.device);
-      micro_batch.input.labels = index_tensor(tokens.labels, inputs_.device);
-      micro_batch.input.vocabulary_begin = plan_.vocabulary().begin;
-      micro_batch.input.log_sums = loss_.log_sums();
-      micro_batch.loss_rows =
-          loss_.rows(normaliser_, inputs_.batch, tokens, static_cast<std::int64_t>(m), inputs_.dtype)
-              .to(inputs_.device);
+      const auto number = static_cast<std::int64_t>(m);
+      MicroBatch made = maker.make(tokens, number);
+      made.input.log_sums = loss_.log_sums();
+      made.loss_rows =
+          loss_.rows(normaliser_, inputs_.batch, tokens, number, inputs_.dtype).to(inputs_.device);
       if (replicated_loss())
-        micro_batch.loss_rows = collectives_->all_gather(*groups_.uly, micro_batch.loss_rows,
-                                                         micro_batch.context.uly_sizes, 1, "loss.weights");
-      micro_batch.residual_sizes = tokens.residual_sizes;
-      if (inputs_.flags.pad != "none") {
-        const std::vector<std::int64_t> real = tokens.real();
-        const Range own = sequence_ ? cut(tokens.tokens(), mesh.tp, plan_.at.tp) : Range{0, tokens.tokens()};
-        std::vector<std::int64_t> residual;
-        for (const std::int64_t i : real)
-          if (i >= own.begin && i < own.end) residual.push_back(i - own.begin);
-        micro_batch.real = index_tensor(real, inputs_.device);
-        micro_batch.residual_real = index_tensor(residual, inputs_.device);
-        micro_batch.counted_by_routers =
-            at::zeros({tokens.tokens()}, options()).index_fill_(0, micro_batch.real, 1);
-      }
-      micro_batches_.push_back(std::move(micro_batch));
+        made.loss_rows =
+            collectives_->all_gather(*groups_.uly, made.loss_rows, made.context.uly_sizes, 1, "loss.weights");
+      micro_batches_.push_back(std::move(made));
     }
   }
 
@@ -251,40 +200,17 @@ class RankProgram {
     }
   }
 
-  // What the routers of this stage add to; null where the loss has no term of theirs.
-  std::shared_ptr<RouterLoss> router_loss_of(const MicroBatch& micro_batch, int m) const {
-    const LossSum& sum = loss_.sum();
-    if (!sum.of_router()) return nullptr;
-    const auto loss = std::make_shared<RouterLoss>();
-    loss->real = micro_batch.counted_by_routers;
-    loss->sums = at::zeros({2 * inputs_.config.num_experts + 1}, options());
-    const int copies = inputs_.mesh.expert_tokens_cut() ? 1 : inputs_.mesh.tp;
-    const auto weight = [&](const char* term) {
-      return sum.weight(term) * normaliser_.router_weight(normaliser_, term, m) *
-             normaliser_.router_share(normaliser_, term, copies);
-    };
-    loss->aux_weight = weight("aux"), loss->z_weight = weight("router_z");
-    return loss;
+  RouterTerms router_terms() const {
+    return {loss_.sum(), normaliser_, inputs_.config.num_experts,
+            inputs_.mesh.expert_tokens_cut() ? 1 : inputs_.mesh.tp};
   }
 
-  // On the last stage, where the sums of all layers are: their totals over all tokens, the shares that every
-  // router's backward needs, and the values of the terms.
+  // On the last stage, where the sums of all layers are.
   void complete_router_loss(RouterLoss& loss, int m, Pass& pass) {
-    const std::int64_t experts = inputs_.config.num_experts;
     const at::Tensor totals = collectives_->all_reduce(*groups_.routers, loss.sums, "loss.routers");
-    const double rows = normaliser_.router_rows(m);
-    loss.shares = totals.slice(0, 0, experts) / (rows > 0 ? rows : 1);
+    router_terms().complete(loss, m, totals);
     // All ranks know the values; one of those whose losses are added up says them.
-    if (!pass.emit || groups_.data->rank() > 0) return;
-    const std::vector<std::string> terms = loss_.sum().reported();
-    const auto add = [&](const char* term, const at::Tensor& of_rows) {
-      const auto at = std::find(terms.begin(), terms.end(), term);
-      if (at != terms.end())
-        pass.losses.select(0, at - terms.begin())
-            .add_(of_rows, normaliser_.router_weight(normaliser_, term, m));
-    };
-    add("aux", static_cast<double>(experts) * at::dot(loss.shares, totals.slice(0, experts, 2 * experts)));
-    add("router_z", totals[2 * experts]);
+    if (pass.emit && groups_.data->rank() == 0) router_terms().add_values(loss, m, totals, pass.losses);
   }
 
   InFlight forward(const PipelineStage& stage, int m, Pass& pass) {
@@ -292,7 +218,8 @@ class RankProgram {
     const at::AutoGradMode mode(pass.backward);
     InFlight now;
     now.context = std::make_unique<BlockContext>(context_of(micro_batch));
-    const auto router = now.context->router = router_loss_of(micro_batch, m);
+    const auto router = now.context->router =
+        router_terms().of_micro_batch(m, micro_batch.counted_by_routers, options());
     ActivationHook hook;
     if (!pass.activation_path.empty())
       hook = [&](const std::string& name, const at::Tensor& value) {
@@ -387,8 +314,6 @@ class RankProgram {
   std::unique_ptr<ShardedParameters> parameters_;
   Optimizer optimizer_;
   Normaliser normaliser_;
-  std::function<void(ContextEdit&)> edit_context_;
-  std::function<void(PackingEdit&)> edit_packing_;
   std::function<void(PipelineRunner&)> wrap_runner_;
   GradientGroups gradient_groups_;
   bool sequence_ = false;  // the residual stream is cut over tp
