@@ -15,15 +15,18 @@ namespace meshparity::cli {
 namespace {
 
 constexpr std::size_t kPublicRows = 133;
+// Planted beside the public list, each for a part that no row of it reaches.
+const std::set<std::string> kOwn = {"clip-coefficient-uncapped"};
 
 }  // namespace
 
 TEST_CASE("every row of the public list is planted or says what it waits for") {
   std::set<std::string> ids;
-  for (const auto& fault : faults::all()) CHECK(ids.insert(fault.id).second);
+  for (const auto& fault : faults::all())
+    if (!kOwn.count(fault.id)) CHECK(ids.insert(fault.id).second);
   const auto waiting = scenarios::load_unplanted_faults();
-  const std::set<std::string> words = {"vision", "mtp",   "aux",  "rollout",  "dtype",
-                                       "epochs", "async", "bias", "reference"};
+  const std::set<std::string> words = {"vision", "mtp",   "rollout", "dtype",
+                                       "epochs", "async", "bias",    "reference"};
   for (const auto& row : waiting) {
     INFO(row.id);
     CHECK(ids.insert(row.id).second);
@@ -107,7 +110,6 @@ TEST_CASE(
       "pp-cu-seqlens-sliced",        "pp-doc-ids-dropped",         "pp-position-ids-lost",
       "moe-param-sync-zeros",        "step-count-per-rank"};
   const std::map<std::string, std::string> left = {{"mtp-embed-replica-unsynced", "mtp"},
-                                                   {"pp-padding-mask-unsharded", "aux"},
                                                    {"train-ep-drift", "rollout"}};
   std::map<std::string, std::string> waiting;
   for (const auto& row : scenarios::load_unplanted_faults())

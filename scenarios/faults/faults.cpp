@@ -48,6 +48,7 @@ Fault expert_grad_times_ep();
 Fault pp_loss_unnormalised();
 Fault zero_grad_missing();
 Fault clip_norms_desync();
+Fault clip_coefficient_uncapped();
 Fault step_count_per_rank();
 Fault master_weight_not_refreshed();
 Fault idle_expert_not_stepped();
@@ -113,6 +114,7 @@ Fault ulysses_accum_normalise();
 Fault aux_loss_tp_cp_scale();
 Fault aux_loss_shrinks_with_dp();
 Fault aux_loss_never_attached();
+Fault pp_padding_mask_unsharded();
 // Padding.
 Fault fa_padding_mask_ignored();
 
@@ -158,6 +160,7 @@ const std::vector<Fault>& all() {
                                           pp_loss_unnormalised(),
                                           zero_grad_missing(),
                                           clip_norms_desync(),
+                                          clip_coefficient_uncapped(),
                                           step_count_per_rank(),
                                           master_weight_not_refreshed(),
                                           idle_expert_not_stepped(),
@@ -219,6 +222,7 @@ const std::vector<Fault>& all() {
                                           aux_loss_tp_cp_scale(),
                                           aux_loss_shrinks_with_dp(),
                                           aux_loss_never_attached(),
+                                          pp_padding_mask_unsharded(),
                                           fa_padding_mask_ignored()};
   return list;
 }

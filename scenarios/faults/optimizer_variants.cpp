@@ -51,6 +51,27 @@ Fault clip_norms_desync() {
       }};
 }
 
+Fault clip_coefficient_uncapped() {
+  return {
+      "clip-coefficient-uncapped",
+      "the clipping coefficient is not held at 1, so gradients below the limit are scaled up to it",
+      "constructed",
+      "weights",
+      "step?/model.layers.*",
+      "*",
+      {"--model tiny-dense --batch boundaries --mesh fsdp2.tp2 --steps 3",
+       "--model tiny-moe --batch boundaries --mesh ring2.ep2 --steps 3"},
+      [](impl::Seams& seams) {
+        seams.optimizer = [](impl::Optimizer& optimizer) {
+          constexpr double kFarAbove = 1e200;  // what is clipped for sure tells the limit
+          const double limit = optimizer.clip_scale(kFarAbove) * kFarAbove;
+          optimizer.clip_scale = [limit](double norm) { return limit / (norm + 1e-6); };
+        };
+      },
+      // Above the limit the cap does nothing.
+      {"--model tiny-dense --batch rows --mesh fsdp2.tp2", "--model tiny-moe --batch rows --mesh ring2.ep2"}};
+}
+
 Fault step_count_per_rank() {
   return {"step-count-per-rank",
           "Adam's step is advanced once per micro-batch, so the bias correction is that of a later step",

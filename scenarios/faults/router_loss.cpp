@@ -49,6 +49,35 @@ Fault aux_loss_shrinks_with_dp() {
           {"--model tiny-moe --batch rows --mesh tp2 --loss 'token_mean+0.001*aux'"}};
 }
 
+Fault pp_padding_mask_unsharded() {
+  return {
+      "pp-padding-mask-unsharded",
+      "only the first stage cuts the padding mask over tp: later stages lay the start of the whole mask on "
+      "their part of the tokens",
+      "NVIDIA/Megatron-LM#5563",
+      "loss",
+      "loss/aux",
+      "*",
+      {"--model tiny-moe --batch rows --mesh pp2.tp2.ep2 --sp on --pad left --loss 'token_mean+0.001*aux'",
+       "--model tiny-moe --batch boundaries --mesh pp2.tp3.ep3 --sp on --pad right --loss "
+       "'token_mean+0.001*aux'"},
+      [](impl::Seams& seams) {
+        seams.plan = note_rank;
+        seams.primitives = [](impl::Primitives& p) {
+          p.with_router_loss = [right = p.with_router_loss](const std::shared_ptr<impl::RouterLoss>& loss,
+                                                            const at::Tensor& scores,
+                                                            const impl::Routing& routing,
+                                                            const at::Tensor& real, const impl::Site& site) {
+            const bool later = this_rank().at.pp > 0 && loss && loss->real.defined();
+            return right(loss, scores, routing, later ? loss->real.slice(0, 0, scores.size(0)) : real, site);
+          };
+        };
+      },
+      // One stage; no padding.
+      {"--model tiny-moe --batch rows --mesh tp2.ep2 --sp on --pad left --loss 'token_mean+0.001*aux'",
+       "--model tiny-moe --batch rows --mesh pp2.tp2.ep2 --sp on --loss 'token_mean+0.001*aux'"}};
+}
+
 Fault aux_loss_never_attached() {
   return {"aux-loss-never-attached",
           "what attaches the aux loss returns new routing weights, and the old ones are used",
