@@ -1,4 +1,4 @@
-// Rules for counts that are wrong because the tokens are, and for losses of other policies than token_mean.
+// Rules for counts that are wrong because the tokens are.
 #include <cmath>
 
 #include "harness/diagnose/case_view.h"
@@ -33,20 +33,6 @@ void row_rules(const CaseView& view, std::vector<Cause>& causes) {
                       "of every document all labels are counted or none, of document" + several +
                           " more than once, of" + none + " never",
                       0.97});
-}
-
-void policy_rules(const CaseView& view, std::vector<Cause>& causes) {
-  const Moment& moment = view.first->moment;
-  if (moment.phase != Phase::loss || view.first->tensor->invalid.size() || view.wrong_of(Phase::counts).first)
-    return;
-  // token_mean has rules of its own.
-  const std::string policy = moment.name.substr(moment.name.find('/') + 1);
-  if (policy == "token_mean" || !view.first->tensor->wrong) return;
-  for (auto cause : shape_causes(view, *view.first->tensor)) {
-    cause.name = "loss " + policy + " " + cause.name;
-    cause.evidence = "logprobs, counts and token_mean are right: " + cause.evidence;
-    causes.push_back(std::move(cause));
-  }
 }
 
 }  // namespace meshparity::diagnose

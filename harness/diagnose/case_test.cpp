@@ -114,6 +114,13 @@ TEST_CASE("a wrong loss of one policy is named where that of token_mean is right
   CHECK(c.cause().starts_with("loss micro_batch_mean multiplied by uly"));
 }
 
+TEST_CASE("a wrong value of the router's terms alone is told from a loss of tokens") {
+  PlantedCase c("tp2");
+  c.want["loss/aux"] = c.got["loss/aux"] = HostTensor::zeros(DType::float64, {});
+  c.want["loss/aux"].as<double>()[0] = 3, c.at("loss/aux")[0] = 3.3;
+  CHECK(c.cause() == "router's loss terms summed over other rows");
+}
+
 TEST_CASE("a wrong step on right gradients is named by what it left out") {
   PlantedCase c("dp1");
   const double amount = c.train.lr * c.train.weight_decay;
@@ -130,6 +137,25 @@ TEST_CASE("a wrong step on right gradients is named by what it left out") {
         for (std::int64_t i = 0; i < c.size(key); ++i)
           c.at(key)[i] -= amount * c.right("trace/" + key.substr(6))[i];
     CHECK(c.cause() == "weight decay applied to norms and other vectors");
+  }
+  SECTION("clipping") {
+    const double norm = c.right("grad_norm")[0];
+    c.train.eps = 1e-4;
+    for (const double limit : {0.5, 2.0}) {
+      c.train.max_grad_norm = limit * norm;
+      const double right = std::min(1.0, limit), wrong = limit < 1 ? 1 : limit;
+      for (auto& [key, tensor] : c.want)
+        if (key.rfind("step1/weights/", 0) == 0)
+          for (std::int64_t i = 0; i < c.size(key); ++i) {
+            const double w = c.right("trace/" + key.substr(6))[i], g = c.right("grads/" + key.substr(14))[i];
+            const double keep = decays(tensor.shape) ? 1 - amount : 1;
+            const auto stepped = [&](double s) {
+              return keep * w - c.train.lr * s * g / (std::fabs(s * g) + c.train.eps);
+            };
+            tensor.as<double>()[i] = stepped(right), c.at(key)[i] = stepped(wrong);
+          }
+      CHECK(c.cause() == (limit < 1 ? "gradients not clipped" : "clipping coefficient not held at 1"));
+    }
   }
   SECTION("one slice") {
     const std::string name = "weights/model.layers.0.mlp.experts.down_proj";

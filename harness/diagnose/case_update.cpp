@@ -88,6 +88,79 @@ double update_factor(const CaseView& view) {
   return std::fabs(high - low) <= 1e-3 * std::fabs(middle) ? middle : 0;
 }
 
+// One step of AdamW from zero moments with the gradients times `scale`.
+Values first_step(const TrainSpec& train, const TensorView& weight, const TensorView& gradient,
+                  double scale) {
+  Values out = values_of(weight);
+  const double keep = decays(weight.shape) ? 1 - train.lr * train.weight_decay : 1;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const double g = scale * gradient.at(static_cast<std::int64_t>(i));
+    out[i] = keep * out[i] - train.lr * g / (std::fabs(g) + train.eps);
+  }
+  return out;
+}
+
+// By what the gradients of the first step were multiplied before it, read from how far eps holds back every
+// update: u = lr g / (g + eps). 0 where the weights are too coarse to show it.
+double gradient_scale(const CaseView& view) {
+  const TrainSpec& train = view.evidence.train;
+  std::vector<double> scales;
+  for (const auto& entry : view.order) {
+    if (entry.moment.phase != Phase::update || entry.moment.step != 1 || !entry.tensor->invalid.empty())
+      continue;
+    const CaseTensor *before = view.find(weights_key(0, entry.moment.name)),
+                     *gradient = view.find("grads/" + entry.moment.name);
+    if (!before || !gradient) continue;
+    const double keep = decays(entry.tensor->want.shape) ? 1 - train.lr * train.weight_decay : 1;
+    for (std::int64_t i = 0; i < entry.tensor->want.numel(); ++i) {
+      const double g = std::fabs(gradient->want.at(i)), w = before->want.at(i);
+      const double missing = 1 - std::fabs(keep * w - entry.tensor->got.at(i)) / train.lr;
+      // Rounding of the weight must not decide what is missing to a whole step.
+      if (g == 0 || missing >= 0.999 ||
+          missing * train.lr < 1e6 * unit_roundoff(DType::float64) * std::fabs(w))
+        continue;
+      scales.push_back(train.eps * (1 / missing - 1) / g);
+    }
+  }
+  if (scales.size() < 16) return 0;
+  std::nth_element(scales.begin(), scales.begin() + static_cast<std::ptrdiff_t>(scales.size() / 2),
+                   scales.end());
+  return scales[scales.size() / 2];
+}
+
+// Another clipping coefficient than the right one explains every wrong weight of the first step.
+void clipping(const CaseView& view, std::vector<Cause>& causes) {
+  const TrainSpec& train = view.evidence.train;
+  const CaseTensor* norm = view.find("grad_norm");
+  const double scale = gradient_scale(view);
+  if (!norm || scale == 0) return;
+  const double limit = train.max_grad_norm / (norm->want.at(0) + 1e-6), right = std::min(1.0, limit);
+  const auto is = [scale](double value) { return std::fabs(scale - value) <= 1e-3 * std::fabs(value); };
+  if (is(right)) return;
+  const std::string name = limit > 1 && is(limit) ? "clipping coefficient not held at 1"
+                           : limit < 1 && is(1)   ? "gradients not clipped"
+                           : limit < 1 && is(limit * limit)
+                               ? "gradients clipped twice"
+                               : "gradients multiplied by another clipping coefficient";
+  int explained = 0, wrong = 0;
+  for (const auto& entry : view.order) {
+    if (entry.moment.phase != Phase::update || entry.moment.step != 1 || !entry.tensor->wrong) continue;
+    ++wrong;
+    const CaseTensor *before = view.find(weights_key(0, entry.moment.name)),
+                     *gradient = view.find("grads/" + entry.moment.name);
+    if (!before || !gradient || !entry.tensor->invalid.empty()) continue;
+    const double residual =
+        distance(values_of(entry.tensor->got), first_step(train, before->want, gradient->want, scale));
+    explained += residual <= std::max(entry.tensor->norm_bound, 0.01 * difference_of(*entry.tensor));
+  }
+  if (wrong == 0 || explained < wrong) return;
+  causes.push_back({name,
+                    "gradients and norm are right, and all " + std::to_string(wrong) +
+                        " wrong weights are those of gradients times " + short_number(scale) +
+                        " instead of " + short_number(right),
+                    0.95});
+}
+
 // Every wrong element equals its value before the step.
 bool not_updated(const CaseView& view, int step) {
   bool any = false;
@@ -144,6 +217,7 @@ void updates(const CaseView& view, int step, std::vector<Cause>& causes) {
     causes.push_back({"part of the weights not updated in step " + std::to_string(step),
                       "every wrong element equals its value before the step: neither decay nor momentum",
                       0.95});
+  if (step == 1) clipping(view, causes);
   const double factor = step == 1 ? update_factor(view) : 0;
   if (factor != 0) {
     std::string name =

@@ -57,7 +57,7 @@ Fault pp_padding_mask_unsharded() {
       "NVIDIA/Megatron-LM#5563",
       "loss",
       "loss/aux",
-      "*",
+      "router's loss terms summed over other rows",
       {"--model tiny-moe --batch rows --mesh pp2.tp2.ep2 --sp on --pad left --loss 'token_mean+0.001*aux'",
        "--model tiny-moe --batch boundaries --mesh pp2.tp3.ep3 --sp on --pad right --loss "
        "'token_mean+0.001*aux'"},
