@@ -224,7 +224,7 @@ TEST_CASE("labels not shifted, a loss divided by the world and a gradient that i
       const CheckResult* scale = halved.find(kScale);
       REQUIRE(scale);
       CHECK(scale->state == State::fail);
-      CHECK(scale->reason == "all gradients together are 0.5 times the expected ones");
+      CHECK(scale->reason.starts_with("all gradients together are 0.5"));
       CHECK(judge(float32 ? in_float32(divided) : divided, {"--check", "loss"}, file).finished.code == 1);
 
       golden::Store none = whole;
