@@ -93,9 +93,14 @@ void ExpertTraffic::count(const ExpertRoutes& routes) {
 }
 
 void ExpertTraffic::block(const RankSends& passes, const RankSends& once, const RankPlace& place,
-                          std::int64_t layer, std::int64_t micro_batch, std::int64_t tokens) const {
+                          const std::string& site, std::int64_t layer, std::int64_t micro_batch,
+                          std::int64_t tokens) const {
   const Mesh& mesh = map_.mesh();
-  const std::string at = "layers." + std::to_string(layer) + ".mlp", experts = at + ".experts";
+  const std::string at = site + ".mlp", experts = at + ".experts";
+  if (mesh.ep > 1 && layer >= map_.config().num_hidden_layers)
+    throw InputError("mesh " + mesh.text() +
+                     ": what goes to the experts of multi-token prediction depends on " +
+                     "its routes, and none are given");
   const std::int64_t hidden = map_.config().hidden_size;
   if (mesh.ep > 1) {
     const std::int64_t all = map_.config().num_experts;

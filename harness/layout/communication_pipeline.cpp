@@ -32,9 +32,9 @@ GroupPlace way(const RankPlace& place, const std::string& name, int after) {
 }  // namespace
 
 void stage_sends(const RankSends& sends, const RankPlace& place, const StagePlace& stage,
-                 std::int64_t micro_batch, std::int64_t tokens) {
+                 std::int64_t micro_batch, std::int64_t tokens, std::int64_t streams) {
   const std::int64_t own = place.map.flags().sp ? cut(tokens, place.tp.size, place.tp.index).size() : tokens;
-  const std::int64_t n = own * place.map.config().hidden_size;
+  const std::int64_t n = streams * own * place.map.config().hidden_size;
   if (!stage.last) sends.send(way(place, "pp", stage.number), site_of(stage.number, micro_batch), n);
   if (!stage.first)
     sends.send(way(place, "pp.backward", stage.number - 1), site_of(stage.number - 1, micro_batch), n,

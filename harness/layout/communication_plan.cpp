@@ -52,11 +52,12 @@ class Planner {
     const GroupPlace everyone = with_stages("dp.fsdp.cp", "pp.dp.fsdp.cp", data.size, data.index),
                      model = with_stages("fsdp.cp.tp", "pp.fsdp.cp.tp", inner, place.rank % inner);
 
-    // Valid labels of every document and micro-batch, and for terms of the router tokens of every
-    // micro-batch, before the first pass.
+    // Valid labels of every document and micro-batch, for multi-token prediction those of next tokens, and
+    // for terms of the router tokens of every micro-batch, before the first pass.
     const std::int64_t micro_batches = map_.batch().micro_batches();
-    once.all_reduce(data, "loss.counts",
-                    map_.batch().documents() + (loss_.of_router() ? 2 : 1) * micro_batches);
+    once.all_reduce(
+        data, "loss.counts",
+        map_.batch().documents() + (loss_.has("mtp") ? 1 : 0) + (loss_.of_router() ? 2 : 1) * micro_batches);
     for (std::int64_t m = 0; m < micro_batches; ++m) {
       const TokenCounts& tokens = tokens_[data_rank(mesh, place.rank) * micro_batches + m];
       loss_weights(once, place, tokens);
@@ -81,6 +82,7 @@ class Planner {
     if (stage.first) {
       parameters_.gather_unit(sends.passes, place, "embed");
       leave_block(sends.passes, place, "embed_tokens", held);
+      if (loss_.has("mtp")) leave_block(sends.passes, place, "mtp.embed_tokens", held);
     }
     for (std::int64_t i = stage.layers.begin; i < stage.layers.end; ++i) layer(sends, place, i, m, tokens);
     if (stage.last) {
@@ -88,30 +90,48 @@ class Planner {
       // The head of a tied model is the embedding, gathered where the first stage has not done so.
       if (!stage.first && map_.config().tie_word_embeddings)
         parameters_.gather_unit(sends.passes, place, "embed");
-      head_sites(sends.passes, place, held);
+      head_sites(sends.passes, place, "lm_head", held);
+      if (loss_.has("mtp")) next_token_layer(sends, place, m, tokens);
       replicated_tokens(sends.passes, place, tokens, "loss.logprobs");
       if (loss_.has("lm_z")) replicated_tokens(sends.passes, place, tokens, "loss.log_sums");
+      if (loss_.has("mtp")) replicated_tokens(sends.passes, place, tokens, "loss.next_logprobs");
       if (loss_.of_router()) router_totals(sends.passes, place);
     }
-    stage_sends(sends.passes, place, stage, m, held);
+    stage_sends(sends.passes, place, stage, m, held, loss_.has("mtp") ? 2 : 1);
     if (loss_.of_router()) router_sends(sends.passes, place, stage, m);
   }
 
   void layer(const Sends& sends, const RankPlace& place, std::int64_t i, std::int64_t m,
              const TokenCounts& tokens) {
     const ModelConfig& c = map_.config();
-    const std::int64_t held = tokens.residual[place.cp.index];
     const std::string layer = "layers." + std::to_string(i);
-    const std::string mixer = layer + (c.full_attention[i] ? ".self_attn" : ".linear_attn");
     parameters_.gather_unit(sends.in_layers, place, layer);
+    decoder_layer(sends, place, layer, i, c.full_attention[i], m, tokens);
+  }
+
+  // Multi-token prediction: one more layer, and the head again.
+  void next_token_layer(const Sends& sends, const RankPlace& place, std::int64_t m,
+                        const TokenCounts& tokens) {
+    parameters_.gather_unit(sends.in_layers, place, "mtp");
+    decoder_layer(sends, place, "mtp.layers.0", map_.config().num_hidden_layers, /*full_attention=*/true, m,
+                  tokens);
+    head_sites(sends.passes, place, "mtp.lm_head", tokens.residual[place.cp.index]);
+  }
+
+  // `i`: the layer whose routes its experts have; the one behind the model's own is that of the next token.
+  void decoder_layer(const Sends& sends, const RankPlace& place, const std::string& layer, std::int64_t i,
+                     bool full_attention, std::int64_t m, const TokenCounts& tokens) {
+    const ModelConfig& c = map_.config();
+    const std::int64_t held = tokens.residual[place.cp.index];
+    const std::string mixer = layer + (full_attention ? ".self_attn" : ".linear_attn");
     enter_block(sends.in_layers, place, mixer, held);
-    if (c.full_attention[i])
+    if (full_attention)
       attention_sites(sends.in_layers, place, layer, tokens);
     else
       delta_rule_sites(sends.in_layers, place, layer, tokens);
-    leave_block(sends.in_layers, place, mixer + (c.full_attention[i] ? ".o_proj" : ".out_proj"), held);
+    leave_block(sends.in_layers, place, mixer + (full_attention ? ".o_proj" : ".out_proj"), held);
     if (c.is_moe()) {
-      experts_.block(sends.in_layers, sends.in_layers_once, place, i, m, held);
+      experts_.block(sends.in_layers, sends.in_layers_once, place, layer, i, m, held);
       return;
     }
     enter_block(sends.in_layers, place, layer + ".mlp", held);
@@ -143,7 +163,7 @@ class Planner {
   void loss_weights(const RankSends& once, const RankPlace& place, const TokenCounts& tokens) {
     if (run_.loss_form != "replicated") return;
     const std::int64_t rows = static_cast<std::int64_t>(kLossPolicies.size()) + (loss_.has("lm_z") ? 1 : 0) +
-                              (loss_.has("policy_gradient") ? 3 : 0);
+                              (loss_.has("mtp") ? 1 : 0) + (loss_.has("policy_gradient") ? 3 : 0);
     once.all_gather(place.uly, "loss.weights", rows * tokens.residual[place.cp.index]);
   }
 

@@ -104,7 +104,7 @@ void enter_block(const RankSends& sends, const RankPlace& place, const std::stri
                  std::int64_t tokens);
 void leave_block(const RankSends& sends, const RankPlace& place, const std::string& site,
                  std::int64_t tokens);
-void head_sites(const RankSends& sends, const RankPlace& place, std::int64_t tokens);
+void head_sites(const RankSends& sends, const RankPlace& place, const std::string& site, std::int64_t tokens);
 
 // communication_context.cpp: between entering and leaving, `site` such as "layers.3".
 void attention_sites(const RankSends& sends, const RankPlace& place, const std::string& site,
@@ -121,8 +121,10 @@ class ExpertTraffic {
   ExpertTraffic(const LayoutMap& map, const ExpertRoutes* routes, int passes);
   // The block of one layer, entered and left as tp needs it; `tokens` of the rank's stream in this
   // micro-batch. `passes`: sends of every pass; `once`: of one, as each pass routes its own way.
-  void block(const RankSends& passes, const RankSends& once, const RankPlace& place, std::int64_t layer,
-             std::int64_t micro_batch, std::int64_t tokens) const;
+  // `site`: of the layer. `layer`: whose routes its experts have. Throws InputError for a layer beyond the
+  // model's own with ep > 1: nothing knows its routes.
+  void block(const RankSends& passes, const RankSends& once, const RankPlace& place, const std::string& site,
+             std::int64_t layer, std::int64_t micro_batch, std::int64_t tokens) const;
 
  private:
   // Of one rank in one micro-batch: tokens of the padded batch that it routes.
@@ -150,7 +152,7 @@ struct StagePlace {
 std::vector<StagePlace> stages_of(const LayoutMap& map, int pp);
 // What a stage hands on of one micro-batch of `tokens` in the rank's stream, and what it hands back.
 void stage_sends(const RankSends& sends, const RankPlace& place, const StagePlace& stage,
-                 std::int64_t micro_batch, std::int64_t tokens);
+                 std::int64_t micro_batch, std::int64_t tokens, std::int64_t streams);
 // Where the loss has terms of the router: its sums on, each expert's share of rows back.
 void router_sends(const RankSends& sends, const RankPlace& place, const StagePlace& stage,
                   std::int64_t micro_batch);

@@ -28,11 +28,12 @@ void leave_block(const RankSends& sends, const RankPlace& place, const std::stri
   sends.all_gather(place.tp, site, own, Direction::backward);
 }
 
-void head_sites(const RankSends& sends, const RankPlace& place, std::int64_t tokens) {
-  enter_block(sends, place, "lm_head", tokens);
+void head_sites(const RankSends& sends, const RankPlace& place, const std::string& site,
+                std::int64_t tokens) {
+  enter_block(sends, place, site, tokens);
   // Per token the maximum; then the sum of exponentials and the label's logit. Their gradients stay local.
-  sends.all_reduce(place.tp, "lm_head.max", tokens, Direction::forward, "all_reduce_max");
-  sends.all_reduce(place.tp, "lm_head.sums", 2 * tokens);
+  sends.all_reduce(place.tp, site + ".max", tokens, Direction::forward, "all_reduce_max");
+  sends.all_reduce(place.tp, site + ".sums", 2 * tokens);
 }
 
 }  // namespace meshparity::layout

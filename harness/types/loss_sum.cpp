@@ -65,6 +65,8 @@ LossSum parse_loss(const std::string& text) {
 }
 
 std::string loss_refusal(const LossSum& loss, const ModelConfig& config) {
+  if (loss.has("mtp") && config.mtp_num_hidden_layers == 0)
+    return "loss term mtp needs a model with a layer of multi-token prediction (mtp_num_hidden_layers)";
   if (!loss.of_router() || config.is_moe()) return "";
   return std::string("loss term ") + (loss.has("aux") ? "aux" : "router_z") +
          " needs a mixture-of-experts model";

@@ -14,7 +14,8 @@ namespace meshparity {
 
 // Terms beside the policies, in the order in which they are listed. The last two are means over the decisions
 // of all routers and need a mixture of experts.
-inline constexpr std::array<const char*, 4> kOtherLossTerms = {"policy_gradient", "lm_z", "router_z", "aux"};
+inline constexpr std::array<const char*, 5> kOtherLossTerms = {"policy_gradient", "lm_z", "mtp", "router_z",
+                                                               "aux"};
 
 struct LossSum {
   struct Term {

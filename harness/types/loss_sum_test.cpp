@@ -37,7 +37,7 @@ TEST_CASE("a loss is one term or a weighted sum of terms") {
 TEST_CASE("a loss that is none is refused by the part that is wrong") {
   CHECK(refused("mean") ==
         "--loss 'mean': term 'mean' is unknown: token_mean, sum, sequence_mean, micro_batch_mean, "
-        "num_tokens, policy_gradient, lm_z, router_z, aux");
+        "num_tokens, policy_gradient, lm_z, mtp, router_z, aux");
   CHECK(refused("").find("term '' is unknown") != std::string::npos);
   CHECK(refused("token_mean+").find("term '' is unknown") != std::string::npos);
   CHECK(refused("token_mean++aux").find("term '' is unknown") != std::string::npos);

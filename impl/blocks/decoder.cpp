@@ -16,21 +16,6 @@ at::Tensor norm(const BlockContext& context, const at::Tensor& x, const at::Tens
   return context.primitives.rms_norm(x, weight, context.config.rms_norm_eps);
 }
 
-at::Tensor decoder_layer(const BlockContext& context, const ShardedParameters& parameters, std::int64_t layer,
-                         const at::Tensor& x, const ActivationHook& record) {
-  const ModelConfig& config = context.config;
-  const Site site = "layers." + std::to_string(layer);
-  const UnitWeights w = parameters.gather(site);
-  const auto mixer = config.full_attention[layer] ? attention_block : gated_delta_net_block;
-  const at::Tensor mixed = mixer(context, w, norm(context, x, w["input_layernorm.weight"]), site);
-  note(record, site + ".mixer", mixed);
-  const at::Tensor between = x + mixed;
-  const auto ffn = config.is_moe() ? moe_block : feed_forward_block;
-  const at::Tensor fed = ffn(context, w, norm(context, between, w["post_attention_layernorm.weight"]), site);
-  note(record, site + ".ffn", fed);
-  return between + fed;
-}
-
 }  // namespace
 
 at::Tensor decoder_embed(const BlockContext& context, const UnitWeights& embedding, const DecoderInput& input,
@@ -40,28 +25,45 @@ at::Tensor decoder_embed(const BlockContext& context, const UnitWeights& embeddi
   return x;
 }
 
+at::Tensor decoder_layer(const BlockContext& context, const UnitWeights& w, bool full_attention,
+                         const at::Tensor& x, const Site& site, const ActivationHook& record) {
+  const auto mixer = full_attention ? attention_block : gated_delta_net_block;
+  const at::Tensor mixed = mixer(context, w, norm(context, x, w["input_layernorm.weight"]), site);
+  note(record, site + ".mixer", mixed);
+  const at::Tensor between = x + mixed;
+  const auto ffn = context.config.is_moe() ? moe_block : feed_forward_block;
+  const at::Tensor fed = ffn(context, w, norm(context, between, w["post_attention_layernorm.weight"]), site);
+  note(record, site + ".ffn", fed);
+  return between + fed;
+}
+
 at::Tensor decoder_layers(const BlockContext& context, const ShardedParameters& parameters, Range layers,
                           at::Tensor x, bool recompute, const ActivationHook& record) {
   for (std::int64_t i = layers.begin; i < layers.end; ++i) {
-    // The second run records nothing.
-    const auto again = [&context, &parameters, i](const at::Tensor& y) {
-      return decoder_layer(context, parameters, i, y, nullptr);
+    const auto layer = [&context, &parameters, i](const at::Tensor& y, const ActivationHook& hook) {
+      const Site site = "layers." + std::to_string(i);
+      return decoder_layer(context, parameters.gather(site), context.config.full_attention[i], y, site, hook);
     };
-    const auto first = [&](const at::Tensor& y) { return decoder_layer(context, parameters, i, y, record); };
+    // The second run records nothing.
+    const auto again = [layer](const at::Tensor& y) { return layer(y, nullptr); };
+    const auto first = [&](const at::Tensor& y) { return layer(y, record); };
     x = recompute ? context.primitives.recomputed(x, first, again) : first(x);
   }
   return x;
 }
 
-HeadOutput decoder_head(const BlockContext& context, const UnitWeights& last, const UnitWeights& head,
-                        const DecoderInput& input, const at::Tensor& x, const ActivationHook& record) {
-  const at::Tensor h = norm(context, x, last["norm.weight"]);
-  note(record, "norm", h);
+const at::Tensor& head_table(const ModelConfig& config, const UnitWeights& head) {
   // A tied head is the embedding's gathered table: one parameter used twice, its gradients added by the
   // graph, and where the two uses are on different stages by a reduction over them.
-  const at::Tensor& table =
-      head[context.config.tie_word_embeddings ? "embed_tokens.weight" : "lm_head.weight"];
-  return head_logprobs(context, h, table, input.labels, input.vocabulary_begin, input.log_sums);
+  return head[config.tie_word_embeddings ? "embed_tokens.weight" : "lm_head.weight"];
+}
+
+DecoderOutput decoder_head(const BlockContext& context, const UnitWeights& last, const UnitWeights& head,
+                           const DecoderInput& input, const at::Tensor& x, const ActivationHook& record) {
+  const at::Tensor h = norm(context, x, last["norm.weight"]);
+  note(record, "norm", h);
+  return {h, head_logprobs(context, h, head_table(context.config, head), input.labels, input.vocabulary_begin,
+                           input.log_sums)};
 }
 
 }  // namespace meshparity::impl

@@ -23,13 +23,13 @@ at::Tensor embedding_lookup(const at::Tensor& table, const at::Tensor& ids, std:
 }
 
 at::Tensor embed(const BlockContext& context, const at::Tensor& table, const at::Tensor& ids,
-                 std::int64_t begin) {
-  return context.tp.leave(context.primitives.embedding_lookup(table, ids, begin), "embed_tokens");
+                 std::int64_t begin, const Site& site) {
+  return context.tp.leave(context.primitives.embedding_lookup(table, ids, begin), site);
 }
 
 HeadOutput head_logprobs(const BlockContext& context, const at::Tensor& h, const at::Tensor& head,
-                         const at::Tensor& labels, std::int64_t begin, bool log_sums) {
-  const at::Tensor logits = context.primitives.linear(context.tp.enter(h, "lm_head"), {head})[0];
+                         const at::Tensor& labels, std::int64_t begin, bool log_sums, const Site& site) {
+  const at::Tensor logits = context.primitives.linear(context.tp.enter(h, site), {head})[0];
   at::Tensor local, lse, valid, logprobs;
   {
     const BelowAutograd guard;
@@ -38,9 +38,9 @@ HeadOutput head_logprobs(const BlockContext& context, const at::Tensor& h, const
     const Group& group = *context.tp.group;
     const bool sharded = group.size() > 1;
     at::Tensor max = context.primitives.logit_max(local);
-    if (sharded) max = collectives.all_reduce_max(group, max, "lm_head.max");
+    if (sharded) max = collectives.all_reduce_max(group, max, site + ".max");
     at::Tensor sums = context.primitives.logit_sums(local, max, labels, begin);
-    if (sharded) sums = collectives.all_reduce(group, sums, "lm_head.sums");
+    if (sharded) sums = collectives.all_reduce(group, sums, site + ".sums");
     const at::Tensor log_sum = sums.select(0, 0).log();
     lse = log_sum + max;
     valid = labels.ge(0).to(local.scalar_type());

@@ -12,7 +12,7 @@ at::Tensor embedding_lookup(const at::Tensor& table, const at::Tensor& ids, std:
 
 // Embeddings of the stream in residual order; other ranks' rows come in the one collective on leaving.
 at::Tensor embed(const BlockContext& context, const at::Tensor& table, const at::Tensor& ids,
-                 std::int64_t begin);
+                 std::int64_t begin, const Site& site = "embed_tokens");
 
 struct HeadOutput {
   at::Tensor logits;    // [T, Vl], not gathered, not differentiable: for records
@@ -23,6 +23,7 @@ struct HeadOutput {
 
 // h: final norm's output in residual order; head [Vl, D]; labels [T] of the whole stream.
 HeadOutput head_logprobs(const BlockContext& context, const at::Tensor& h, const at::Tensor& head,
-                         const at::Tensor& labels, std::int64_t begin, bool log_sums);
+                         const at::Tensor& labels, std::int64_t begin, bool log_sums,
+                         const Site& site = "lm_head");
 
 }  // namespace meshparity::impl

@@ -74,6 +74,17 @@ std::vector<std::int64_t> MicroBatchTokens::real() const {
   return places;
 }
 
+NextTokens next_tokens(const Batch& batch, const MicroBatchTokens& tokens) {
+  NextTokens next;
+  for (const std::int64_t token : tokens.global) {
+    const bool last = token == kPadding || std::binary_search(batch.document_offsets.begin(),
+                                                              batch.document_offsets.end(), token + 1);
+    next.ids.push_back(last ? -1 : batch.token_ids[token + 1]);
+    next.labels.push_back(last ? kIgnoreLabel : batch.labels[token + 1]);
+  }
+  return next;
+}
+
 TokenLayout make_token_layout(const Batch& batch, const Mesh& mesh, const Flags& flags, int rank) {
   TokenLayout layout;
   layout.sequence = flags.sp && mesh.tp > 1;

@@ -42,6 +42,13 @@ struct TokenLayout {
   std::vector<MicroBatchTokens> micro_batches;
 };
 
+// What multi-token prediction reads and predicts at every token of a part [T]: the next token of the same
+// document, else -1, and that token's label, else kIgnoreLabel. Of the whole document, wherever it is cut.
+struct NextTokens {
+  std::vector<std::int64_t> ids, labels;
+};
+NextTokens next_tokens(const Batch& batch, const MicroBatchTokens& tokens);
+
 TokenLayout make_token_layout(const Batch& batch, const Mesh& mesh, const Flags& flags, int rank);
 
 }  // namespace meshparity::impl

@@ -32,6 +32,7 @@ Normaliser Normaliser::count(const TokenLayout& layout, std::int64_t document_co
       ++valid;
     }
     n.micro_batches.push_back(valid);
+    for (const std::int64_t label : next_tokens(*layout.batch, part).labels) n.next_labels += label >= 0;
   }
   return n;
 }
@@ -39,6 +40,7 @@ Normaliser Normaliser::count(const TokenLayout& layout, std::int64_t document_co
 void Normaliser::globalise() {
   std::vector<double> all(documents);
   all.insert(all.end(), micro_batches.begin(), micro_batches.end());
+  if (counts_next_labels) all.push_back(next_labels);
   if (routers > 0) all.insert(all.end(), micro_batch_tokens.begin(), micro_batch_tokens.end());
   const at::Tensor sums = sum_over_data_ranks(at::tensor(all, at::kDouble)).contiguous();
   const double* data = sums.const_data_ptr<double>();
@@ -46,6 +48,7 @@ void Normaliser::globalise() {
   data += documents.size();
   std::copy(data, data + micro_batches.size(), micro_batches.begin());
   data += micro_batches.size();
+  if (counts_next_labels) next_labels = *data++;
   if (routers > 0) std::copy(data, data + micro_batch_tokens.size(), micro_batch_tokens.begin());
 }
 
@@ -56,6 +59,7 @@ double Normaliser::tokens() const {
 double Normaliser::policy_weight(const Normaliser& n, const std::string& policy, std::int64_t micro_batch,
                                  std::int64_t document) {
   if (policy == "token_mean" || policy == "policy_gradient" || policy == "lm_z") return inverse(n.tokens());
+  if (policy == "mtp") return inverse(n.next_labels);
   if (policy == "sum") return 1;
   if (policy == "sequence_mean") return inverse(n.documents[document]) * inverse(non_empty(n.documents));
   if (policy == "micro_batch_mean")
@@ -84,6 +88,7 @@ at::Tensor Normaliser::denominator(const std::string& policy) const {
     for (std::int64_t m = 0; m < rows.numel(); ++m) rows.data_ptr<double>()[m] = router_rows(m);
     return rows;
   }
+  if (policy == "mtp") return scalar(next_labels);
   if (policy == "sum") return scalar(1);
   if (policy == "sequence_mean") return at::tensor(documents, at::kDouble);
   if (policy == "micro_batch_mean") return at::tensor(micro_batches, at::kDouble);

@@ -25,6 +25,9 @@ struct Normaliser {
   // layer; 0: the loss has no term of the router, and these counts stay this rank's).
   std::vector<double> micro_batch_tokens;
   std::int64_t routers = 0;
+  // Valid targets of multi-token prediction; counted over all ranks where the loss has that term.
+  double next_labels = 0;
+  bool counts_next_labels = false;
   double num_tokens = 0;  // the X of the num_tokens policy
   // Sums counts over the ranks that hold different tokens: dp x fsdp (later x cp), never tp, which sees the
   // same ones.
@@ -55,8 +58,8 @@ struct Normaliser {
       equal_share;
   static double equal_share(const Normaliser& counts, const std::string& term, int copies);
   double router_rows(std::int64_t micro_batch) const;  // (layer, token) pairs
-  // token_mean, policy_gradient, lm_z [] N; sum [] 1; sequence_mean [D] n_d; micro_batch_mean [M] N_m;
-  // num_tokens [] X; router_z, aux [M] rows of the router. float64.
+  // token_mean, policy_gradient, lm_z [] N; mtp [] N'; sum [] 1; sequence_mean [D] n_d; micro_batch_mean [M]
+  // N_m; num_tokens [] X; router_z, aux [M] rows of the router. float64.
   at::Tensor denominator(const std::string& term) const;
   // [terms, T] weights of the tokens of micro-batch m, 0 where there is no label.
   at::Tensor weights(const std::vector<std::string>& terms, const MicroBatchTokens& tokens,

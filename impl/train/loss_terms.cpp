@@ -19,25 +19,37 @@ TokenLoss::TokenLoss(LossSum sum)
   policy_gradient_row_ = add("policy_gradient");
   log_sums_row_ = add("lm_z");
   if (policy_gradient_row_ >= 0) sampled_row_ = static_cast<std::int64_t>(weighed_.size());
+  if (sum_.has("mtp")) mtp_row_ = static_cast<std::int64_t>(weighed_.size()) + (sampled_row_ >= 0 ? 2 : 0);
 }
 
 at::Tensor TokenLoss::rows(const Normaliser& normaliser, const Batch& batch, const MicroBatchTokens& tokens,
                            std::int64_t micro_batch, at::ScalarType dtype) const {
-  const at::Tensor weights = normaliser.weights(weighed_, tokens, micro_batch, dtype);
-  if (sampled_row_ < 0) return weights;
+  std::vector<at::Tensor> parts = {normaliser.weights(weighed_, tokens, micro_batch, dtype)};
   const std::int64_t n = tokens.tokens();
-  at::Tensor sampled = at::zeros({2, n}, at::kDouble);
-  double* data = sampled.data_ptr<double>();
-  for (std::int64_t t = 0; t < n; ++t) {
-    if (tokens.global[t] == kPadding) continue;
-    data[t] = batch.advantage(tokens.global[t]);
-    data[n + t] = batch.old_logprob(tokens.global[t]);
+  if (sampled_row_ >= 0) {
+    at::Tensor sampled = at::zeros({2, n}, at::kDouble);
+    double* data = sampled.data_ptr<double>();
+    for (std::int64_t t = 0; t < n; ++t) {
+      if (tokens.global[t] == kPadding) continue;
+      data[t] = batch.advantage(tokens.global[t]);
+      data[n + t] = batch.old_logprob(tokens.global[t]);
+    }
+    parts.push_back(sampled.to(dtype));
   }
-  return at::cat({weights, sampled.to(dtype)});
+  if (mtp_row_ >= 0) {
+    const NextTokens next = next_tokens(batch, tokens);
+    at::Tensor weights = at::zeros({1, n}, at::kDouble);
+    for (std::int64_t t = 0; t < n; ++t)
+      if (next.labels[t] >= 0)
+        weights.data_ptr<double>()[t] =
+            normaliser.weight(normaliser, "mtp", micro_batch, tokens.documents[t]);
+    parts.push_back(weights.to(dtype));
+  }
+  return at::cat(parts);
 }
 
-at::Tensor TokenLoss::values(const at::Tensor& rows, const at::Tensor& logprobs,
-                             const at::Tensor& log_sums) const {
+at::Tensor TokenLoss::values(const at::Tensor& rows, const TokenValues& of) const {
+  const at::Tensor& logprobs = of.logprobs;
   std::vector<at::Tensor> values = {at::mv(rows.slice(0, 0, kPolicies), logprobs).neg()};
   for (const std::string& name : sum_.reported()) {
     at::Tensor value;
@@ -48,7 +60,9 @@ at::Tensor TokenLoss::values(const at::Tensor& rows, const at::Tensor& logprobs,
           at::minimum(ratio * advantage, ratio.clamp(kClipBelow, kClipAbove) * advantage);
       value = at::dot(rows.select(0, policy_gradient_row_), least).neg();
     } else if (name == "lm_z") {
-      value = at::dot(rows.select(0, log_sums_row_), log_sums * log_sums);
+      value = at::dot(rows.select(0, log_sums_row_), of.log_sums * of.log_sums);
+    } else if (name == "mtp") {
+      value = at::dot(rows.select(0, mtp_row_), of.next_logprobs).neg();
     } else if (name == "router_z" || name == "aux") {
       value = at::zeros({}, rows.options());
     }
@@ -57,9 +71,9 @@ at::Tensor TokenLoss::values(const at::Tensor& rows, const at::Tensor& logprobs,
   return at::cat(values);
 }
 
-TokenLoss::Gradients TokenLoss::gradients(const at::Tensor& rows, const at::Tensor& logprobs,
-                                          const at::Tensor& log_sums) const {
-  Gradients out;
+TokenValues TokenLoss::gradients(const at::Tensor& rows, const TokenValues& of) const {
+  const at::Tensor& logprobs = of.logprobs;
+  TokenValues out;
   out.logprobs = at::zeros_like(logprobs);
   for (std::int64_t p = 0; p < kPolicies; ++p)
     if (const double weight = sum_.weight(kLossPolicies[p]); weight != 0)
@@ -75,7 +89,8 @@ TokenLoss::Gradients TokenLoss::gradients(const at::Tensor& rows, const at::Tens
                       sum_.weight("policy_gradient"));
   }
   if (log_sums_row_ >= 0)
-    out.log_sums = (rows.select(0, log_sums_row_) * log_sums).mul_(2 * sum_.weight("lm_z"));
+    out.log_sums = (rows.select(0, log_sums_row_) * of.log_sums).mul_(2 * sum_.weight("lm_z"));
+  if (mtp_row_ >= 0) out.next_logprobs = rows.select(0, mtp_row_) * -sum_.weight("mtp");
   return out;
 }
 

@@ -15,12 +15,20 @@
 
 namespace meshparity::impl {
 
+// What the terms are computed from, or their gradients by it. All [T].
+struct TokenValues {
+  at::Tensor logprobs;       // of the labels
+  at::Tensor log_sums;       // logsumexp of the logits; undefined unless needed
+  at::Tensor next_logprobs;  // of the next token's labels, by multi-token prediction; undefined unless needed
+};
+
 class TokenLoss {
  public:
   explicit TokenLoss(LossSum sum);
 
   const LossSum& sum() const { return sum_; }
   bool log_sums() const { return log_sums_row_ >= 0; }  // is logsumexp of the logits needed?
+  bool next_logprobs() const { return mtp_row_ >= 0; }  // is multi-token prediction needed?
 
   // [rows, T]: the weights of every term of tokens (the policies first, in their order), then what the
   // formulas need besides. Tokens are independent, so rows of other ranks can be gathered along T.
@@ -28,20 +36,16 @@ class TokenLoss {
                   std::int64_t micro_batch, at::ScalarType dtype) const;
 
   // What these tokens add to each term, in the order of sum().reported(); 0 for terms of the router.
-  // logprobs [T]; log_sums [T], undefined unless needed.
-  at::Tensor values(const at::Tensor& rows, const at::Tensor& logprobs, const at::Tensor& log_sums) const;
+  at::Tensor values(const at::Tensor& rows, const TokenValues& of) const;
 
-  // Of the whole sum: d loss / d logprobs [T], and, where log_sums() is true, d loss / d log_sums [T].
-  struct Gradients {
-    at::Tensor logprobs, log_sums;
-  };
-  Gradients gradients(const at::Tensor& rows, const at::Tensor& logprobs, const at::Tensor& log_sums) const;
+  // Of the whole sum: d loss / d each of what it is computed from.
+  TokenValues gradients(const at::Tensor& rows, const TokenValues& of) const;
 
  private:
   LossSum sum_;
   std::vector<std::string> weighed_;  // terms with a row of weights
   // Rows of the terms that are no policy; -1 where the sum has none.
-  std::int64_t policy_gradient_row_ = -1, log_sums_row_ = -1, sampled_row_ = -1;
+  std::int64_t policy_gradient_row_ = -1, log_sums_row_ = -1, sampled_row_ = -1, mtp_row_ = -1;
 };
 
 }  // namespace meshparity::impl

@@ -13,6 +13,11 @@ MicroBatch MicroBatchMaker::make(const MicroBatchTokens& tokens, std::int64_t nu
   }
   made.input.ids = index_tensor(tokens.ids, options.device());
   made.input.labels = index_tensor(tokens.labels, options.device());
+  if (next_tokens_of) {
+    const NextTokens next = next_tokens(*next_tokens_of, tokens);
+    made.input.next_ids = index_tensor(next.ids, options.device());
+    made.input.next_labels = index_tensor(next.labels, options.device());
+  }
   made.input.vocabulary_begin = plan.vocabulary().begin;
   made.residual_sizes = tokens.residual_sizes;
   if (flags.pad != "none") mark_padding(tokens, made);

@@ -30,13 +30,14 @@ struct MicroBatchMaker {
   const Mesh& mesh;
   const Flags& flags;
   const Plan& plan;
-  at::TensorOptions options;  // dtype and device of the model
-  bool sequence = false;      // the residual stream is cut over tp
+  at::TensorOptions options;              // dtype and device of the model
+  bool sequence = false;                  // the residual stream is cut over tp
+  const Batch* next_tokens_of = nullptr;  // the batch, where the loss predicts next tokens
   // Seams; null = leave as it is.
   std::function<void(ContextEdit&)> edit_context;
   std::function<void(PackingEdit&)> edit_packing;
 
-  // Micro-batch `number` of these tokens, all but loss_rows.
+  // Micro-batch `number` of these tokens, all but what depends on the loss: loss_rows, input.log_sums.
   MicroBatch make(const MicroBatchTokens& tokens, std::int64_t number) const;
 
  private:

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "harness/types/error.h"
+#include "impl/blocks/mtp.h"
 #include "impl/parallel/data.h"
 #include "impl/parallel/pipeline.h"
 #include "impl/train/groups.h"
@@ -49,6 +50,7 @@ class RankProgram {
     normaliser_.sum_over_data_ranks = [this](const at::Tensor& counts) {
       return collectives_->all_reduce(*groups_.data, counts.to(inputs_.device), "loss.counts").to(at::kCPU);
     };
+    normaliser_.counts_next_labels = loss_.next_logprobs();
     if (loss_.sum().of_router()) normaliser_.routers = inputs.config.num_hidden_layers;
     wrap_runner_ = seams.pipeline;
     gradient_groups_ = {groups_.tp, groups_.kv_replicas, groups_.replicas, groups_.expert_replicas,
@@ -109,8 +111,15 @@ class RankProgram {
   }
 
   void build_micro_batches(const TokenLayout& layout, const Seams& seams) {
-    const MicroBatchMaker maker{inputs_.config, inputs_.mesh, inputs_.flags, plan_,
-                                options(),      sequence_,    seams.context, seams.packing};
+    const MicroBatchMaker maker{inputs_.config,
+                                inputs_.mesh,
+                                inputs_.flags,
+                                plan_,
+                                options(),
+                                sequence_,
+                                loss_.next_logprobs() ? layout.batch : nullptr,
+                                seams.context,
+                                seams.packing};
     for (std::size_t m = 0; m < layout.micro_batches.size(); ++m) {
       const MicroBatchTokens& tokens = layout.micro_batches[m];
       const auto number = static_cast<std::int64_t>(m);
@@ -144,9 +153,8 @@ class RankProgram {
   struct InFlight {
     std::unique_ptr<BlockContext> context;  // recomputation runs in it again
     at::Tensor input;                       // leaf; undefined on the first stage
-    // The stream handed on; on the last stage what the loss is computed from: the logprobs that count, and
-    // where it needs them the logits' log-sum-exp.
-    Tensors outputs;
+    at::Tensor stream;                      // handed on; undefined on the last stage
+    TokenValues values;                     // on the last stage: what the loss is computed from
   };
   // What one run over all micro-batches collects, micro-batch after micro-batch.
   struct Pass {
@@ -228,77 +236,87 @@ class RankProgram {
         parts.push_back(without_padding(value.detach(), micro_batch.residual_real));
       };
     std::optional<UnitWeights> embedding;
-    at::Tensor x;
+    at::Tensor x, next;  // next: the next tokens' embeddings, where the loss needs them
+    const std::int64_t hidden = inputs_.config.hidden_size;
     if (stage.first) {
       embedding = parameters_->gather("embed");
       x = decoder_embed(*now.context, *embedding, micro_batch.input, hook);
+      if (loss_.next_logprobs()) next = mtp_embed(*now.context, *embedding, micro_batch.input);
     } else {
-      x = at::empty({micro_batch.residual_sizes[plan_.at.tp], inputs_.config.hidden_size}, options());
-      receive_activation(*collectives_, groups_.pipeline, stage.number, m, x);
+      // Next tokens' embeddings travel behind the stream, and their gradients return with it: the last stage
+      // needs no table of its own, tied or not.
+      const std::int64_t width = loss_.next_logprobs() ? 2 * hidden : hidden;
+      now.input = at::empty({micro_batch.residual_sizes[plan_.at.tp], width}, options());
+      receive_activation(*collectives_, groups_.pipeline, stage.number, m, now.input);
       if (router) receive_router_sums(*collectives_, groups_.pipeline, stage.number, m, router->sums);
-      now.input = x.requires_grad_(pass.backward);
+      x = now.input.requires_grad_(pass.backward);
+      if (loss_.next_logprobs()) next = x.slice(1, hidden), x = x.slice(1, 0, hidden).contiguous();
     }
     x = decoder_layers(*now.context, *parameters_, stage.layers, x, inputs_.flags.recompute, hook);
     if (stage.last) {
-      now.outputs = head(micro_batch, *now.context, embedding, x, hook, pass);
+      now.values = head(micro_batch, *now.context, embedding, x, next, hook, pass);
       if (router) complete_router_loss(*router, m, pass);
     } else {
-      send_activation(*collectives_, groups_.pipeline, stage.number, m, x.detach());
+      now.stream = next.defined() ? at::cat({x, next}, 1) : x;
+      send_activation(*collectives_, groups_.pipeline, stage.number, m, now.stream.detach());
       if (router) send_router_sums(*collectives_, groups_.pipeline, stage.number, m, router->sums);
-      now.outputs = {x};
     }
     return now;
   }
 
   // What the loss of this rank is computed from. `embedding`: where this stage has gathered it.
-  Tensors head(const MicroBatch& micro_batch, const BlockContext& context,
-               std::optional<UnitWeights>& embedding, const at::Tensor& x, const ActivationHook& hook,
-               Pass& pass) {
+  TokenValues head(const MicroBatch& micro_batch, const BlockContext& context,
+                   std::optional<UnitWeights>& embedding, const at::Tensor& x, const at::Tensor& next,
+                   const ActivationHook& hook, Pass& pass) {
     const bool tied = inputs_.config.tie_word_embeddings;
     const UnitWeights last = parameters_->gather("head");
     if (tied && !embedding) embedding = parameters_->gather("embed");
-    const HeadOutput out = decoder_head(context, last, tied ? *embedding : last, micro_batch.input, x, hook);
+    const UnitWeights& table = tied ? *embedding : last;
+    const DecoderOutput top = decoder_head(context, last, table, micro_batch.input, x, hook);
+    const HeadOutput& out = top.head;
     // Replicated: every uly rank evaluates the loss of the group's tokens, and each counts for its share.
     const auto counted = [&](const at::Tensor& own, const char* site) {
       return replicated_loss()
                  ? gather_from(*collectives_, *groups_.uly, own, micro_batch.context.uly_sizes, 0, site)
                  : own;
     };
-    Tensors outputs = {counted(out.logprobs, "loss.logprobs")};
-    if (loss_.log_sums()) outputs.push_back(counted(out.log_sums, "loss.log_sums"));
+    TokenValues values;
+    values.logprobs = counted(out.logprobs, "loss.logprobs");
+    if (loss_.log_sums()) values.log_sums = counted(out.log_sums, "loss.log_sums");
+    if (next.defined())
+      values.next_logprobs = counted(
+          mtp_head(context, *parameters_, table, micro_batch.input, top.hidden, next, inputs_.flags.recompute)
+              .logprobs,
+          "loss.next_logprobs");
     if (pass.emit) {
       const at::NoGradGuard guard;
       pass.logits.push_back(without_padding(out.logits.detach(), micro_batch.real));
       pass.logprobs.push_back(without_padding(out.logprobs.detach(), micro_batch.real));
-      pass.losses.add_(loss_.values(micro_batch.loss_rows, outputs[0].detach(), log_sums_of(outputs)) /
-                       loss_copies());
+      pass.losses.add_(loss_.values(micro_batch.loss_rows, values) / loss_copies());
     }
-    return outputs;
-  }
-
-  static at::Tensor log_sums_of(const Tensors& outputs) {
-    return outputs.size() > 1 ? outputs[1].detach() : at::Tensor();
+    return values;
   }
 
   // A rank without tokens goes through the graph as well: its collectives are the others' too.
   void backpropagate(const PipelineStage& stage, int m, const InFlight& now) {
     const auto& router = now.context->router;
-    Tensors gradients;
+    Tensors outputs, gradients;
     if (stage.last) {
       const at::NoGradGuard guard;
-      const auto of =
-          loss_.gradients(micro_batches_[m].loss_rows, now.outputs[0].detach(), log_sums_of(now.outputs));
-      gradients = {of.logprobs / loss_copies()};
-      if (now.outputs.size() > 1) gradients.push_back(of.log_sums / loss_copies());
+      const TokenValues by = loss_.gradients(micro_batches_[m].loss_rows, now.values);
+      for (const auto part : {&TokenValues::logprobs, &TokenValues::log_sums, &TokenValues::next_logprobs})
+        if ((by.*part).defined())
+          outputs.push_back(now.values.*part), gradients.push_back(by.*part / loss_copies());
     } else {
-      gradients = {at::empty_like(now.outputs[0], at::MemoryFormat::Contiguous)};
+      outputs = {now.stream};
+      gradients = {at::empty_like(now.stream, at::MemoryFormat::Contiguous)};
       receive_gradient(*collectives_, groups_.pipeline, stage.number, m, gradients[0]);
       if (router) {
         router->shares = at::empty({inputs_.config.num_experts}, options());
         receive_router_shares(*collectives_, groups_.pipeline, stage.number, m, router->shares);
       }
     }
-    torch::autograd::backward(now.outputs, gradients);
+    torch::autograd::backward(outputs, gradients);
     if (stage.first) return;
     send_gradient(*collectives_, groups_.pipeline, stage.number, m, now.input.grad());
     if (router) send_router_shares(*collectives_, groups_.pipeline, stage.number, m, router->shares);

@@ -3,6 +3,7 @@
 #include "impl/train/program.h"
 
 #include "harness/types/error.h"
+#include "impl/blocks/context_tables.h"
 #include "impl/train/program_fixture.h"
 
 namespace meshparity::impl {
