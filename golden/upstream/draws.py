@@ -69,6 +69,15 @@ def router_rows(normal, n_experts, width, pair):
     return w_ed
 
 
+def vision_weight(name, shape, normal):
+    """Of the vision tower: biases and norms (plain, around 1) are far from their usual 0 and 1, so that mistakes show."""
+    if name.endswith(".bias"):
+        return 0.3 * normal
+    if len(shape) == 1:
+        return 1 + 0.3 * normal
+    return normal / math.sqrt(1 if name.endswith("pos_embed.weight") else math.prod(shape[1:]))
+
+
 def initial_weight(name, shape, seed, initializer_range=0.02):
     """One parameter as scenarios/initial_weights.h defines it; float64, C order."""
     count = math.prod(shape)
@@ -82,9 +91,11 @@ def initial_weight(name, shape, seed, initializer_range=0.02):
         return router_rows(normal, *shape, Generator(seed, "weights/" + name + "/pair"))
     if name.endswith(".linear_attn.norm.weight"):
         flat = 1 + 0.3 * normal
+    elif name.startswith("model.visual."):
+        flat = vision_weight(name, shape, normal)
     elif name.endswith((".q_norm.weight", ".k_norm.weight")):
         flat = 0.3 * (initializer_range / 0.02) * normal
-    elif name.endswith("norm.weight"):  # every other norm is zero-centred
+    elif name.endswith("norm.weight") or ".pre_fc_norm_" in name:  # every other norm is zero-centred
         flat = 0.3 * normal
     elif name.endswith(".dt_bias") or name.endswith(".conv1d.weight"):
         flat = 0.5 * normal

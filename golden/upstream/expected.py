@@ -7,20 +7,86 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from golden.upstream.batches import IGNORE
+from golden.upstream import models
+from golden.upstream.batches import IGNORE, offsets
 from golden.upstream.models import parameters, routers
+
+
+def document_images(model, batch, begin, end):
+    """The images of one document as the library takes them: {} if it has none. Raises ValueError where one crosses its end."""
+    found = {}
+    for kind, values, grids in (("image", "pixel_values", "image_grid_thw"), ("video", "pixel_values_videos", "video_grid_thw")):
+        grid_thw = getattr(batch, grids)
+        if grid_thw is None:
+            continue
+        is_placeholder = batch.token_ids == getattr(model.config, f"{kind}_token_id")
+        patches = offsets(grid_thw.prod(axis=1))
+        placeholders = patches // model.config.vision_config.spatial_merge_size**2
+        edges = [is_placeholder[:begin].sum(), is_placeholder[:end].sum()]
+        first, last = np.searchsorted(placeholders, edges).tolist()
+        if placeholders[[first, last]].tolist() != edges:
+            raise ValueError(f"inputs/{grids}: the placeholders of tokens {begin} to {end} are not those of whole {kind}s")
+        if first < last:
+            found[values] = torch.from_numpy(getattr(batch, values)[patches[first]:patches[last]])
+            found[grids] = torch.from_numpy(grid_thw[first:last])
+    return found
+
+
+def rope_index(model, batch):
+    """Positions [3, N] by the library's own rule, document by document."""
+    pieces = []
+    for begin, end in batch.documents():
+        ids = torch.from_numpy(batch.token_ids[None, begin:end])
+        kinds = (ids == model.config.image_token_id).int() + 2 * (ids == model.config.video_token_id).int()
+        grids = {name: grid for name, grid in document_images(model, batch, begin, end).items() if name.endswith("_thw")}
+        pieces.append(model.model.get_rope_index(ids, kinds, **grids)[0][:, 0].numpy())
+    return np.concatenate(pieces, axis=1)
+
+
+def document_positions(batch, begin, end):
+    """Positions [3, n] of tokens of one document that starts at `begin`."""
+    if batch.position_ids is None:
+        return torch.arange(end - begin).expand(3, -1)
+    return torch.from_numpy(batch.position_ids[:, begin:end])
+
+
+def document_forward(model, batch, begin, end):
+    """Embeddings with images in their places [n, D], output of the final norm [n, D] and logits [n, V] of one document."""
+    seen, text = {}, models.text_model(model)
+    hooks = [text.layers[0].register_forward_pre_hook(lambda _, inputs: seen.update(embeddings=inputs[0][0])),
+             text.norm.register_forward_hook(lambda _, inputs, output: seen.update(hidden=output[0]))]
+    positions = None
+    if batch.position_ids is not None:  # four rows: the index that masks are made of, then (t, h, w)
+        index = torch.arange(end - begin)[None]
+        positions = torch.cat([index, document_positions(batch, begin, end)])[:, None]
+    logits = model(input_ids=torch.from_numpy(batch.token_ids[None, begin:end]), position_ids=positions, use_cache=False,
+                   **document_images(model, batch, begin, end)).logits[0]
+    for hook in hooks:
+        hook.remove()
+    return seen["embeddings"], seen["hidden"], logits
 
 
 def document_cross_entropies(model, batch, begin, end):
     """Logits [n, V] and cross entropies [n] (0 where the label is ignored) of one document."""
-    ids = torch.from_numpy(batch.token_ids[begin:end])
+    logits = document_forward(model, batch, begin, end)[-1]
     labels = torch.from_numpy(batch.labels[begin:end])
-    positions = None
-    if batch.position_ids is not None:  # four rows: the index that masks are made of, then (t, h, w)
-        index = torch.arange(end - begin)[None]
-        positions = torch.cat([index, torch.from_numpy(batch.position_ids[:, begin:end])])[:, None]
-    logits = model(input_ids=ids[None], position_ids=positions, use_cache=False).logits[0]
     return logits, F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+
+
+def mtp_cross_entropies(model, batch, begin, end):
+    """Cross entropies [n-1] of the MTP layer in one document: slot t has the label of slot t+1, the last slot has none."""
+    labels = torch.from_numpy(batch.labels[begin + 1:end])
+    if len(labels) == 0:
+        return torch.zeros(0)
+    embeddings, hidden, _ = document_forward(model, batch, begin, end)
+    positions = document_positions(batch, begin, end)[:, :-1]
+    out = model.mtp(embeddings[1:], hidden[:-1], positions, models.text_model(model).rotary_emb)
+    return F.cross_entropy(model.lm_head(out), labels, ignore_index=IGNORE, reduction="none")
+
+
+def mtp_count(batch):
+    """Valid labels of the MTP layer in the whole batch."""
+    return sum(int((batch.labels[begin + 1:end] != IGNORE).sum()) for begin, end in batch.documents())
 
 
 def forward(model, batch):
@@ -51,14 +117,19 @@ def losses(ce, batch, num_tokens):
     return values, denominators
 
 
-def backward(model, batch):
-    """Leaves the gradients of token_mean over the whole batch in the parameters."""
+def backward(model, batch, term="token_mean"):
+    """Leaves the gradients of a term, token_mean or mtp, over the whole batch in the parameters. Returns its value."""
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)  # nothing reaches it: the gradient is 0, not absent
-    count = max(1, int((batch.labels != IGNORE).sum()))
+    of_mtp = term == "mtp"
+    count, value = max(1, mtp_count(batch) if of_mtp else int((batch.labels != IGNORE).sum())), 0.0
     for document in batch.documents():
-        _, ce = document_cross_entropies(model, batch, *document)
-        (ce.sum() / count).backward()
+        ce = mtp_cross_entropies(model, batch, *document) if of_mtp else document_cross_entropies(model, batch, *document)[1]
+        if len(ce):
+            loss = ce.sum() / count
+            loss.backward()
+            value += loss.item()
+    return value
 
 
 def optimizer_of(model, train):
@@ -72,6 +143,12 @@ def numpy_of(tensor):
     return tensor.detach().numpy().copy()
 
 
+def held_steps(model, name):
+    """Is a parameter's value after steps held? Of a model with a vision tower only outside the text model's layers, whose
+    updates other goldens hold: the file stays small."""
+    return not (hasattr(model.model, "visual") and name.startswith("model.layers."))
+
+
 def compute(model, batch, train, parts, steps):
     """The /expected tree as {path: array}; `parts` of ("grads", "steps"). Moves the model's weights by the steps."""
     expected = {}
@@ -82,9 +159,18 @@ def compute(model, batch, train, parts, steps):
     for policy in values:
         expected[f"expected/loss/{policy}"] = np.float64(values[policy])
         expected[f"expected/denominators/{policy}"] = np.asarray(denominators[policy], dtype=np.float64)
+    if hasattr(model, "mtp"):
+        with torch.no_grad():
+            total = sum(float(mtp_cross_entropies(model, batch, *document).sum()) for document in batch.documents())
+        expected["expected/loss/mtp"] = np.float64(total / max(1, mtp_count(batch)))
+        expected["expected/denominators/mtp"] = np.float64(mtp_count(batch))
     if "grads" not in parts:
         return expected
 
+    if hasattr(model, "mtp"):
+        backward(model, batch, "mtp")
+        for name, parameter in parameters(model).items():
+            expected[f"expected/grads_mtp/{name}"] = numpy_of(parameter.grad)
     optimizer = optimizer_of(model, train)
     for step in range(1, max(1, steps) + 1):
         backward(model, batch)
@@ -98,7 +184,8 @@ def compute(model, batch, train, parts, steps):
             break
         optimizer.step()
         for name, parameter in parameters(model).items():
-            expected[f"expected/step{step}/weights/{name}"] = numpy_of(parameter)
+            if held_steps(model, name):
+                expected[f"expected/step{step}/weights/{name}"] = numpy_of(parameter)
     return expected
 
 
@@ -120,6 +207,10 @@ def routing(model, batch):
     for layer, router in routers(model).items():
         hooks.append(router.register_forward_hook(observe(layer)))
     forward(model, batch)
+    if hasattr(model, "mtp"):
+        with torch.no_grad():
+            for document in batch.documents():
+                mtp_cross_entropies(model, batch, *document)
     for hook in hooks:
         hook.remove()
     return np.stack([counts[layer].numpy() for layer in sorted(counts)]), gap[0]

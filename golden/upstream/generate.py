@@ -19,7 +19,7 @@ if __package__ in (None, ""):  # run as a file: make `golden.upstream` importabl
 import torch
 
 from golden.upstream import expected, models, store
-from golden.upstream.batches import Batch, offsets, read_batch
+from golden.upstream.batches import Batch, offsets, read_batch, vision_of
 from golden.upstream.draws import initial_weight
 from golden.upstream.lift import lift
 
@@ -34,7 +34,8 @@ PACKAGED = {("tiny-dense", "single"): (), ("tiny-moe", "single"): (),
             ("tiny-dense", "boundaries"): ("grads",), ("tiny-moe", "boundaries"): ("grads",),
             ("tiny-dense", "grids"): ("grads",), ("tiny-moe", "grids"): ("grads",),
             ("tiny-dense", "rows"): ("grads", "steps"), ("tiny-moe", "rows"): ("grads", "steps"),
-            ("tiny-tied", "rows"): ("grads", "steps")}
+            ("tiny-tied", "rows"): ("grads", "steps"),
+            ("tiny-vl", "rows"): ("grads", "steps"), ("tiny-vl-moe", "rows"): ("grads", "steps")}
 
 
 def find(name, folder, suffix):
@@ -80,10 +81,12 @@ def generate(config, weights, batch, train_text, parts, steps, must_route=False)
     """
     model = models.build(config)
     if weights is None:
-        spread = json.loads(config).get("initializer_range", 0.02)
+        spread = models.text_fields(config).get("initializer_range", 0.02)
         weights = {name: initial_weight(name, tuple(p.shape), WEIGHT_SEED, spread)
                    for name, p in models.parameters(model).items()}
     models.load(model, weights)
+    if batch.position_ids is None and (batch.image_grid_thw is not None or batch.video_grid_thw is not None):
+        batch.position_ids = expected.rope_index(model, batch)
     notes = []
     if models.routers(model):
         counts, gap = expected.routing(model, batch)
@@ -101,8 +104,9 @@ def generate(config, weights, batch, train_text, parts, steps, must_route=False)
 
 def from_scenario(model_name, batch_name, parts):
     """Content, lines to print and attributes of the golden of a model and a batch."""
-    config = models.text_config(find(model_name, "models", ".json"))
-    batch, train = read_batch(find(batch_name, "batches", ".toml"), json.loads(config)["vocab_size"])
+    config = models.read_config(find(model_name, "models", ".json"))
+    vocabulary, vision = models.text_fields(config)["vocab_size"], vision_of(json.loads(config))
+    batch, train = read_batch(find(batch_name, "batches", ".toml"), vocabulary, vision)
     packaged = (model_name, batch_name) in PACKAGED
     steps = train.get("steps", 0)
     content, notes = generate(config, None, batch, train_json(train), parts, steps, must_route=packaged)
@@ -113,7 +117,7 @@ def from_golden(path):
     """The same for the inputs, weights and parts of /expected of a golden that exists."""
     old, attributes = store.read(path)
     weights = {name[8:]: value for name, value in old.items() if name.startswith("weights/")}
-    steps = sum(f"expected/step{k}/weights/{next(iter(weights))}" in old for k in range(1, 100))
+    steps = len({path.split("/")[1] for path in old if path.startswith("expected/step")})
     parts = ("grads",) * any(name.startswith("expected/grads/") for name in old) + ("steps",) * bool(steps)
     content, notes = generate(old["config"], weights, batch_from(old), old.get("train", train_json({})), parts, steps)
     return content, notes, {name: attributes[name] for name in ("seed", "model", "batch") if name in attributes}
