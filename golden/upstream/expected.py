@@ -144,9 +144,9 @@ def numpy_of(tensor):
 
 
 def held_steps(model, name):
-    """Is a parameter's value after steps held? Of a model with a vision tower only outside the text model's layers, whose
-    updates other goldens hold: the file stays small."""
-    return not (hasattr(model.model, "visual") and name.startswith("model.layers."))
+    """Is a parameter's value after steps held? Of a model with a vision tower only outside decoder layers, whose updates
+    other goldens hold: the file stays small."""
+    return not (hasattr(model.model, "visual") and ".layers." in name)
 
 
 def compute(model, batch, train, parts, steps):
@@ -206,11 +206,10 @@ def routing(model, batch):
 
     for layer, router in routers(model).items():
         hooks.append(router.register_forward_hook(observe(layer)))
-    forward(model, batch)
-    if hasattr(model, "mtp"):
-        with torch.no_grad():
-            for document in batch.documents():
-                mtp_cross_entropies(model, batch, *document)
+    with torch.no_grad():
+        for begin, end in batch.documents():
+            use_mtp = hasattr(model, "mtp") and end - begin > 1
+            (mtp_cross_entropies if use_mtp else document_forward)(model, batch, begin, end)
     for hook in hooks:
         hook.remove()
     return np.stack([counts[layer].numpy() for layer in sorted(counts)]), gap[0]

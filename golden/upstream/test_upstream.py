@@ -24,12 +24,14 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import vision_utils
 
 from golden.upstream import draws, expected, generate, models, store
-from golden.upstream.batches import Batch, IGNORE, next_token_labels, offsets, read_batch
+from golden.upstream.batches import Batch, IGNORE, next_token_labels, offsets, read_batch, vision_of
 from golden.upstream.lift import MODULES, lift
 
 MODELS = ("tiny-dense", "tiny-moe")
+MULTIMODAL = ("tiny-vl", "tiny-vl-moe")
 DATA = store.ROOT / "golden" / "data"
 HERE = Path(__file__).parent
 STEP = 1e-5  # of the finite differences
@@ -68,25 +70,40 @@ def short_batch():
     return Batch(ids, labels, document_offsets, offsets([2]), offsets([1]))
 
 
+def short_batch_with_images(model):
+    """Documents of 13 and 6 tokens: an image and a video of two frames in the first, an image alone in the second."""
+    vision = vision_of(model.config.to_dict())
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write("seed = 3\nrows = [[13, 6]]\nmasked = [[5, 6]]\nimages = [[0, 2, 4], [14, 4, 2]]\nvideos = [[6, 2, 2, 2]]")
+        file.flush()
+        batch, _ = read_batch(file.name, 67, vision)
+    batch.position_ids = expected.rope_index(model, batch)
+    return batch
+
+
 def packaged_model(name):
-    model = models.build(models.text_config(generate.find(name, "models", ".json")))
+    model = models.build(models.read_config(generate.find(name, "models", ".json")))
     weights = {n: draws.initial_weight(n, tuple(p.shape), generate.WEIGHT_SEED)
                for n, p in models.parameters(model).items()}
     models.load(model, weights)
     return model
 
 
-def loss_of(model, batch):
-    return expected.forward(model, batch)[1].sum() / (batch.labels != IGNORE).sum()
+def loss_of(model, batch, term="token_mean"):
+    if term == "token_mean":
+        return expected.forward(model, batch)[1].sum() / (batch.labels != IGNORE).sum()
+    with torch.no_grad():
+        total = sum(float(expected.mtp_cross_entropies(model, batch, *document).sum()) for document in batch.documents())
+    return total / expected.mtp_count(batch)
 
 
-def slope_errors(model, batch, names=None):
+def slope_errors(model, batch, names=None, term="token_mean"):
     """{parameter: |finite difference - slope| / slope} of all or the named ones, each along its own random direction.
 
     A direction has random sizes and the gradient's signs, so that the slope is not a small difference of large terms.
     Central differences over STEP and twice STEP are combined so that the third derivative drops out.
     """
-    expected.backward(model, batch)
+    expected.backward(model, batch, term)
     random, errors = np.random.default_rng(5), {}
     for name, parameter in models.parameters(model).items():
         if names and name not in names:
@@ -98,7 +115,7 @@ def slope_errors(model, batch, names=None):
         for steps in (1, -1, 2, -2):
             with torch.no_grad():
                 parameter.copy_(start + steps * STEP * direction)
-            losses.append(loss_of(model, batch))
+            losses.append(loss_of(model, batch, term))
         with torch.no_grad():
             parameter.copy_(start)
         slope = float((gradient * direction).sum())
@@ -117,12 +134,36 @@ class Float64(unittest.TestCase):
             for parameter, error in errors.items():
                 self.assertLessEqual(error, 1e-7, f"{name} {parameter}")
 
+    def test_finite_differences_agree_with_gradients_of_tower_and_mtp(self):
+        for name in MULTIMODAL:
+            model = packaged_model(name)
+            batch = short_batch_with_images(model)
+            vision = [n for n in models.parameters(model) if n.startswith("model.visual.")]
+            mtp = [n for n in models.parameters(model) if n.startswith("mtp.")]
+            self.assertGreater(min(len(vision), len(mtp)), 10)
+            for term, names in (("token_mean", vision), ("mtp", vision + mtp)):
+                errors = slope_errors(model, batch, names, term)
+                self.assertEqual(len(errors), len(names))
+                worst = max(errors, key=errors.get)
+                print(f"{name}: {term}: finite differences, worst {errors[worst]:.1e} at {worst}")
+                for parameter, error in errors.items():
+                    self.assertLessEqual(error, 1e-7, f"{name} {term} {parameter}")
+
     def test_no_other_floating_dtype_in_forward_backward_and_optimizer(self):
         train = json.loads(generate.train_json({}))
-        for name in MODELS:
+        for name in MODELS + MULTIMODAL:
             with OnlyFloat64():
                 model = packaged_model(name)
-                expected.compute(model, short_batch(), train, ("grads", "steps"), steps=2)
+                batch = short_batch_with_images(model) if name in MULTIMODAL else short_batch()
+                expected.compute(model, batch, train, ("grads", "steps"), steps=2)
+
+    def test_a_cast_of_the_tower_that_is_not_lifted_is_noticed(self):
+        for name in MULTIMODAL:
+            model = packaged_model(name)
+            batch = short_batch_with_images(model)
+            for module in (vision_utils, sys.modules[type(model).__module__]):
+                with mock.patch.object(module, "torch", torch), self.assertRaises(TypeError), OnlyFloat64():
+                    expected.forward(model, batch)
 
     def test_a_cast_that_is_not_lifted_is_noticed(self):
         train = json.loads(generate.train_json({}))
@@ -133,6 +174,43 @@ class Float64(unittest.TestCase):
                     expected.compute(model, short_batch(), train, (), steps=0)
                 below = ("model.layers.1.linear_attn.in_proj_qkv.weight",)  # a parameter whose effect passes the casts
                 self.assertGreater(slope_errors(model, short_batch(), below)[below[0]], 1e-7)
+
+
+class Images(unittest.TestCase):
+    """What is passed to the library by hand is what it makes of images by itself."""
+
+    def test_positions_and_features_are_those_of_the_whole_model(self):
+        for name in MULTIMODAL:
+            model = packaged_model(name)
+            batch = short_batch_with_images(model)
+            for begin, end in batch.documents():
+                embeddings, hidden, logits = expected.document_forward(model, batch, begin, end)
+                ids = torch.from_numpy(batch.token_ids[None, begin:end])
+                kinds = (ids == model.config.image_token_id).int() + 2 * (ids == model.config.video_token_id).int()
+                out = model(input_ids=ids, mm_token_type_ids=kinds, use_cache=False,
+                            **expected.document_images(model, batch, begin, end))
+                self.assertTrue(torch.equal(out.logits[0], logits))
+                self.assertTrue(torch.equal(model.lm_head(hidden), logits))
+                text = (kinds == 0)[0]
+                self.assertTrue(torch.equal(embeddings[text], model.get_input_embeddings()(ids)[0, text]))
+
+    def test_an_image_that_crosses_a_document_is_refused(self):
+        model = packaged_model(MULTIMODAL[0])
+        batch = short_batch_with_images(model)
+        batch.document_offsets = offsets([2, 11, 6])
+        with self.assertRaisesRegex(ValueError, "inputs/image_grid_thw"):
+            expected.rope_index(model, batch)
+
+    def test_mtp_sees_the_next_token_and_nothing_behind_it(self):
+        model = packaged_model(MULTIMODAL[0])
+        batch = short_batch()
+        before = expected.mtp_cross_entropies(model, batch, 13, 19).detach()
+        self.assertEqual(len(before), 5)
+        self.assertEqual(expected.mtp_count(batch), 12)  # labels but the masked, less each document's first
+        batch.token_ids[17] = (batch.token_ids[17] + 1) % 61
+        moved = (expected.mtp_cross_entropies(model, batch, 13, 19).detach() - before).abs()
+        self.assertEqual(float(moved[:3].max()), 0)
+        self.assertGreater(float(moved[3]), 1e-3)
 
 
 class Draws(unittest.TestCase):
@@ -171,6 +249,24 @@ class Goldens(unittest.TestCase):
                     continue
                 limit = 1e-11 * max(np.linalg.norm(want), 1e-3 * norm)
                 self.assertLessEqual(np.linalg.norm(first[path] - want), limit, path)
+
+    def test_goldens_with_images_are_reproduced_as_far_as_their_forward(self):
+        for model, batch in generate.PACKAGED:
+            if model not in MULTIMODAL:
+                continue
+            stored, _ = store.read(DATA / f"{model}.{batch}.h5")
+            content, _, _ = generate.from_scenario(model, batch, ())
+            norm = math.sqrt(sum((value**2).sum() for path, value in stored.items() if "grads_mtp/" in path))
+            self.assertGreater(norm, 1)
+            for path, value in content.items():
+                if path.startswith("inputs/") or isinstance(value, str):
+                    np.testing.assert_array_equal(value, stored[path], path)
+                else:
+                    self.assertLessEqual(np.linalg.norm(value - stored[path]), 1e-12 * np.linalg.norm(stored[path]), path)
+            self.assertIn("expected/loss/mtp", content)
+            for path, value in stored.items():
+                if path.startswith("expected/grads/mtp."):
+                    self.assertEqual(np.abs(value).max(), 0)
 
     def test_hashes_hold_and_a_changed_element_is_noticed(self):
         for model, batch in generate.PACKAGED:
