@@ -6,8 +6,10 @@
 #include "reference/blocks/feed_forward.h"
 #include "reference/blocks/gated_delta_net.h"
 #include "reference/blocks/moe.h"
+#include "reference/blocks/mtp.h"
 #include "reference/blocks/rms_norm.h"
 #include "reference/blocks/rope.h"
+#include "reference/blocks/vision.h"
 
 namespace meshparity::reference {
 namespace {
@@ -49,43 +51,106 @@ at::Tensor feed_forward(const ModelConfig& c, const TensorMap& w, const std::str
   return swiglu(x, w.at(m + "gate_proj.weight"), w.at(m + "up_proj.weight"), w.at(m + "down_proj.weight"));
 }
 
+VisionWeights vision_weights(const ModelConfig& c, const TensorMap& w) {
+  const auto affine = [&](const std::string& name) {
+    return Affine{w.at("model.visual." + name + ".weight"), w.at("model.visual." + name + ".bias")};
+  };
+  VisionWeights v{
+      affine("patch_embed.proj"), w.at("model.visual.pos_embed.weight"), {},
+      affine("merger.norm"),      affine("merger.linear_fc1"),           affine("merger.linear_fc2")};
+  for (std::int64_t i = 0; i < c.vision.depth; ++i) {
+    const std::string b = "blocks." + std::to_string(i) + ".";
+    v.blocks.push_back({affine(b + "norm1"), affine(b + "attn.qkv"), affine(b + "attn.proj"),
+                        affine(b + "norm2"), affine(b + "mlp.linear_fc1"), affine(b + "mlp.linear_fc2")});
+  }
+  return v;
+}
+
+// Token embeddings; those of placeholders give way to the rows the tower makes of the images, in order.
+at::Tensor embed_document(const ModelConfig& c, const TensorMap& w, const Document& document) {
+  at::Tensor x = embed(document.token_ids, w.at("model.embed_tokens.weight"));
+  const auto put = [&](const Document::Sight& sight, std::int64_t id) {
+    if (sight.grids.empty()) return;
+    const at::Tensor rows = vision_tower(sight.patches, sight.grids, vision_weights(c, w), c.vision.num_heads,
+                                         c.vision.spatial_merge_size);
+    x = x.index_copy(0, (document.token_ids == id).nonzero().squeeze(1), rows);
+  };
+  put(document.images, c.image_token_id);
+  put(document.videos, c.video_token_id);
+  return x;
+}
+
+// What a decoder layer computes on its way: each [T, D].
+struct LayerParts {
+  at::Tensor mixed;    // by attention or GatedDeltaNet
+  at::Tensor between;  // what the feed-forward and its router see
+  at::Tensor fed;
+  at::Tensor out;
+};
+
+LayerParts decoder_layer(const ModelConfig& c, const TensorMap& w, const std::string& layer,
+                         bool full_attention, const RotaryTable& rope, const at::Tensor& x) {
+  LayerParts parts;
+  const at::Tensor before = rms_norm(x, w.at(layer + "input_layernorm.weight"), c.rms_norm_eps);
+  parts.mixed = full_attention
+                    ? attention(before, attention_weights(w, layer), rope, c.num_attention_heads,
+                                c.num_key_value_heads, c.rms_norm_eps)
+                    : gated_delta_net(before, gated_delta_net_weights(w, layer), c.linear_num_key_heads,
+                                      c.linear_num_value_heads, c.rms_norm_eps);
+  const at::Tensor sum = x + parts.mixed;
+  parts.between = rms_norm(sum, w.at(layer + "post_attention_layernorm.weight"), c.rms_norm_eps);
+  parts.fed = feed_forward(c, w, layer, parts.between);
+  parts.out = sum + parts.fed;
+  return parts;
+}
+
+RotaryTable rope_of(const ModelConfig& c, const TensorMap& w, const at::Tensor& positions) {
+  return rotary_table(positions, c.rotary_dim, c.rope_theta, c.mrope_section,
+                      w.at("model.embed_tokens.weight").options());
+}
+
+const at::Tensor& head_of(const ModelConfig& c, const TensorMap& w) {
+  return w.at(c.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+}
+
 }  // namespace
 
-at::Tensor forward_document(const ModelConfig& c, const TensorMap& w, const at::Tensor& token_ids,
-                            const at::Tensor& positions, const Notes& notes) {
+Forward forward_document(const ModelConfig& c, const TensorMap& w, const Document& document,
+                         const Notes& notes) {
   const auto note = [&](const std::string& name, const at::Tensor& value) {
     if (notes.activations) (*notes.activations)[name] = value.detach();
   };
-  const at::Tensor& table = w.at("model.embed_tokens.weight");
-  const RotaryTable rope =
-      rotary_table(positions, c.rotary_dim, c.rope_theta, c.mrope_section, table.options());
-
-  at::Tensor x = embed(token_ids, table);
-  note("embed", x);
+  const RotaryTable rope = rope_of(c, w, document.positions);
+  Forward forward;
+  forward.embeddings = embed_document(c, w, document);
+  note("embed", forward.embeddings);
+  at::Tensor x = forward.embeddings;
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
-    const std::string number = "layers." + std::to_string(i) + ".", layer = "model." + number;
-    const at::Tensor before = rms_norm(x, w.at(layer + "input_layernorm.weight"), c.rms_norm_eps);
-    const at::Tensor mixed =
-        c.full_attention[i]
-            ? attention(before, attention_weights(w, layer), rope, c.num_attention_heads,
-                        c.num_key_value_heads, c.rms_norm_eps)
-            : gated_delta_net(before, gated_delta_net_weights(w, layer), c.linear_num_key_heads,
-                              c.linear_num_value_heads, c.rms_norm_eps);
-    note(number + "mixer", mixed);
-    x = x + mixed;
-    const at::Tensor between = rms_norm(x, w.at(layer + "post_attention_layernorm.weight"), c.rms_norm_eps);
+    const std::string number = "layers." + std::to_string(i), layer = "model." + number + ".";
+    const LayerParts parts = decoder_layer(c, w, layer, c.full_attention[i], rope, x);
+    note(number + ".mixer", parts.mixed);
+    note(number + ".ffn", parts.fed);
     const std::string router = layer + "mlp.gate.weight";
     if (notes.routes && c.is_moe())
-      (*notes.routes)["layers." + std::to_string(i)] =
-          route(between, w.at(router), c.num_experts_per_tok).experts;
-    if (notes.router_logits && c.is_moe()) notes.router_logits->push_back(at::linear(between, w.at(router)));
-    const at::Tensor fed = feed_forward(c, w, layer, between);
-    note(number + "ffn", fed);
-    x = x + fed;
+      (*notes.routes)[number] = route(parts.between, w.at(router), c.num_experts_per_tok).experts;
+    if (notes.router_logits && c.is_moe())
+      notes.router_logits->push_back(at::linear(parts.between, w.at(router)));
+    x = parts.out;
   }
-  x = rms_norm(x, w.at("model.norm.weight"), c.rms_norm_eps);
-  note("norm", x);
-  return output_head(x, c.tie_word_embeddings ? table : w.at("lm_head.weight"));
+  forward.hidden = rms_norm(x, w.at("model.norm.weight"), c.rms_norm_eps);
+  note("norm", forward.hidden);
+  forward.logits = output_head(forward.hidden, head_of(c, w));
+  return forward;
+}
+
+at::Tensor forward_mtp(const ModelConfig& c, const TensorMap& w, const Document& document,
+                       const Forward& forward) {
+  const MtpInputWeights input = {w.at("mtp.fc.weight"), w.at("mtp.pre_fc_norm_embedding.weight"),
+                                 w.at("mtp.pre_fc_norm_hidden.weight")};
+  const at::Tensor x = mtp_input(forward.embeddings, forward.hidden, input, c.rms_norm_eps);
+  const RotaryTable rope = rope_of(c, w, document.positions.narrow(1, 0, x.size(0)));
+  const at::Tensor y = decoder_layer(c, w, "mtp.layers.0.", /*full_attention=*/true, rope, x).out;
+  return output_head(rms_norm(y, w.at("mtp.norm.weight"), c.rms_norm_eps), head_of(c, w));
 }
 
 void check_weights(const ModelConfig& config, const TensorMap& weights) {

@@ -1,4 +1,4 @@
-// The whole text model on one document: the blocks composed. Read this first, then blocks/.
+// The whole model on one document: the blocks composed. Read this first, then blocks/.
 // Legend: T tokens of the document, D hidden.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "harness/types/model_config.h"
+#include "reference/document.h"
 #include "reference/reference.h"
 
 namespace meshparity::reference {
@@ -22,11 +23,22 @@ struct Notes {
   std::vector<at::Tensor>* router_logits = nullptr;  // [T, E] of every layer, differentiable
 };
 
-// x = embed(ids); per layer x += mixer(norm(x)), x += ffn(norm(x)); logits = head(norm(x)).
-// token_ids [T], positions [3, T], both int64 -> logits [T, vocab] in the dtype of the weights; T >= 1.
-// Source: qwen35.md 1.2.
-at::Tensor forward_document(const ModelConfig& config, const TensorMap& weights, const at::Tensor& token_ids,
-                            const at::Tensor& positions, const Notes& notes);
+// What the model makes of a document, in the dtype of the weights.
+struct Forward {
+  at::Tensor embeddings;  // [T, D] with images in the places of their placeholders
+  at::Tensor hidden;      // [T, D] behind the final norm
+  at::Tensor logits;      // [T, vocab]
+};
+
+// x = embed(ids), images in their places; per layer x += mixer(norm(x)), x += ffn(norm(x));
+// logits = head(norm(x)). T >= 1. Source: qwen35.md 1.2 and 1.8.
+Forward forward_document(const ModelConfig& config, const TensorMap& weights, const Document& document,
+                         const Notes& notes);
+
+// Logits [T-1, vocab] of the layer that predicts the token after the next: slot t for token t+2. T >= 2.
+// Source: qwen35.md 1.9.
+at::Tensor forward_mtp(const ModelConfig& config, const TensorMap& weights, const Document& document,
+                       const Forward& forward);
 
 // Throws InputError naming the first weight that is missing, unexpected or of a wrong shape or dtype; all
 // must be float64 or all float32.

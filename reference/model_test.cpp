@@ -38,10 +38,18 @@ ModelConfig odd_moe() {
   return config;
 }
 
-const std::vector<ModelConfig> kModels = {tiny_dense(), tiny_moe(), tied_dense(), odd_moe()};
+const std::vector<ModelConfig> kModels = {tiny_dense(), tiny_moe(), tied_dense(), odd_moe(), tiny_vl()};
 
-// Documents of 7, 1 and 3 tokens with positions like those of an image among text.
+// Of text models documents of 7, 1 and 3 tokens with positions like those of an image among text.
 Batch test_batch(const ModelConfig& config) {
+  if (config.has_vision()) {
+    Batch batch = make_batch_with_images(config);
+    // Those of the images, and 100 later in the last document.
+    batch.position_ids = {0, 0, 2, 3, 3, 3, 3, 5, 6, 7, 8, 0, 100, 100, 102, 103,
+                          0, 0, 2, 3, 3, 4, 4, 5, 6, 7, 8, 0, 100, 101, 102, 103,
+                          0, 1, 2, 3, 4, 3, 4, 5, 6, 7, 8, 0, 100, 100, 102, 103};
+    return batch;
+  }
   Batch batch = make_batch(config, {7, 1, 3}, {2, 1}, {2});
   batch.labels[1] = kIgnoreLabel;
   batch.position_ids = {0, 1, 2, 2, 2, 2, 4, 0, 5, 6, 7, 0, 1, 2, 2, 3, 3,
@@ -49,13 +57,28 @@ Batch test_batch(const ModelConfig& config) {
   return batch;
 }
 
-struct Document {
+struct PlainDocument {
   std::vector<std::int64_t> ids, positions;
+  oracle::Sights sights;
 };
 
-Document document(const Batch& batch, std::int64_t d) {
+VisionInput images_between(const VisionInput& input, std::size_t begin, std::size_t end, std::int64_t width) {
+  VisionInput part, before;
+  before.grids.assign(input.grids.begin(), input.grids.begin() + begin);
+  part.grids.assign(input.grids.begin() + begin, input.grids.begin() + end);
+  const auto first = input.pixels.begin() + before.patches() * width;
+  part.pixels.assign(first, first + part.patches() * width);
+  return part;
+}
+
+PlainDocument document(const ModelConfig& config, const Batch& batch, std::int64_t d) {
   const Range tokens = batch.document(d);
-  Document result{{batch.token_ids.begin() + tokens.begin, batch.token_ids.begin() + tokens.end}, {}};
+  PlainDocument result{
+      {batch.token_ids.begin() + tokens.begin, batch.token_ids.begin() + tokens.end}, {}, {}};
+  const std::int64_t width = config.vision.patch_width();
+  if (!batch.images.empty() && d == 0)
+    result.sights = {images_between(batch.images, 0, 2, width), batch.videos};
+  if (!batch.images.empty() && d == 2) result.sights = {images_between(batch.images, 2, 3, width), {}};
   for (std::int64_t axis = 0; axis < 3; ++axis) {
     const auto begin = batch.position_ids.begin() + axis * batch.tokens();
     result.positions.insert(result.positions.end(), begin + tokens.begin, begin + tokens.end);
@@ -69,8 +92,8 @@ oracle::Dual oracle_loss(const ModelConfig& config, const oracle::Weights<oracle
   oracle::Dual sum = 0;
   double valid = 0;
   for (std::int64_t d = 0; d < batch.documents(); ++d) {
-    const auto [ids, positions] = document(batch, d);
-    const oracle::Matrix<oracle::Dual> logits = oracle::forward(config, weights, ids, positions);
+    const auto [ids, positions, sights] = document(config, batch, d);
+    const oracle::Matrix<oracle::Dual> logits = oracle::forward(config, weights, ids, positions, sights);
     for (Eigen::Index t = 0; t < logits.rows(); ++t) {
       const std::int64_t label = batch.labels[batch.document(d).begin + t];
       if (label == kIgnoreLabel) continue;
@@ -91,8 +114,8 @@ TEST_CASE("logits of the reference are the oracle's") {
 
   for (std::int64_t d = 0; d < batch.documents(); ++d) {
     const Range tokens = batch.document(d);
-    const auto [ids, positions] = document(batch, d);
-    const oracle::Matrix<double> want = oracle::forward(config, weights, ids, positions);
+    const auto [ids, positions, sights] = document(config, batch, d);
+    const oracle::Matrix<double> want = oracle::forward(config, weights, ids, positions, sights);
     const at::Tensor part = got.narrow(0, tokens.begin, tokens.size()).contiguous();
     const oracle::Matrix<double> tried =
         Eigen::Map<const oracle::Matrix<double>>(part.const_data_ptr<double>(), want.rows(), want.cols());

@@ -14,14 +14,6 @@
 namespace meshparity::reference {
 namespace {
 
-// Positions of a document, [3, T]: the batch's own, or the index in the document on all three axes.
-at::Tensor document_positions(const Batch& batch, Range tokens) {
-  if (batch.position_ids.empty()) return at::arange(tokens.size(), at::kLong).expand({3, tokens.size()});
-  return at::tensor(batch.position_ids, at::kLong)
-      .view({3, batch.tokens()})
-      .narrow(1, tokens.begin, tokens.size());
-}
-
 // Results of the whole batch with one set of weights.
 struct Pass {
   at::Tensor logits;      // [N, vocab]
@@ -41,6 +33,7 @@ struct TokenTerms {
       if (std::find(kLossPolicies.begin(), kLossPolicies.end(), term.name) != kLossPolicies.end())
         cross_entropy = cross_entropy + term.weight * loss_weights(term.name, batch, train);
     mean = loss_weights("token_mean", batch, train);
+    mtp_targets = loss_denominators("mtp", batch, train).item<double>();
     std::vector<double> advantage, old;
     for (std::int64_t t = 0; t < batch.tokens(); ++t)
       advantage.push_back(batch.advantage(t)), old.push_back(batch.old_logprob(t));
@@ -64,7 +57,16 @@ struct TokenTerms {
     return sum;
   }
 
+  // The term mtp of one document: slot t has the label of slot t+1. logits [T-1, vocab], labels [T].
+  at::Tensor of_mtp(const at::Tensor& logits, const at::Tensor& labels, TensorMap& terms) const {
+    const at::Tensor logprobs = label_logprobs(logits, labels.narrow(0, 1, logits.size(0)));
+    const at::Tensor share = -logprobs.sum() / std::max(1.0, mtp_targets);
+    terms["mtp"] = terms.at("mtp") + share.detach();
+    return loss.weight("mtp") * share;
+  }
+
   LossSum loss;
+  double mtp_targets = 0;                                    // of the whole batch
   at::Tensor cross_entropy, mean, advantages, old_logprobs;  // [N]
 };
 
@@ -103,28 +105,34 @@ Pass run_batch(const ModelConfig& config, const TensorMap& weights, const Batch&
   TensorMap leaves;
   for (const auto& [name, weight] : weights) leaves[name] = weight.detach().requires_grad_(gradients);
 
-  const at::Tensor ids = at::tensor(batch.token_ids, at::kLong), labels = at::tensor(batch.labels, at::kLong);
+  const at::TensorOptions options = weights.begin()->second.options();
+  const at::Tensor labels = at::tensor(batch.labels, at::kLong);
   std::vector<at::Tensor> logits, logprobs;
   std::map<std::string, std::vector<at::Tensor>> noted, routed;
   Pass pass;
-  const bool of_router = token_terms.loss.of_router();
+  const bool of_router = token_terms.loss.of_router(), of_mtp = token_terms.loss.has("mtp");
+  if (of_mtp) pass.terms["mtp"] = at::zeros({}, options);
   const std::vector<Range> groups = document_groups(batch, of_router);
   for (const Range& group : groups) {
-    at::Tensor loss = at::zeros({}, weights.begin()->second.options());
+    at::Tensor loss = at::zeros({}, options);
     std::vector<at::Tensor> router_logits;
     for (std::int64_t d = group.begin; d < group.end; ++d) {
       const Range tokens = batch.document(d);
       if (tokens.size() == 0) continue;
-      const auto part = [&](const at::Tensor& t) { return t.narrow(0, tokens.begin, tokens.size()); };
+      const Document document = document_of(config, batch, d, options);
+      const at::Tensor document_labels = labels.narrow(0, tokens.begin, tokens.size());
       Activations document_activations;
       TensorMap document_routes;
-      const at::Tensor document_logits =
-          forward_document(config, leaves, part(ids), document_positions(batch, tokens),
+      const Forward forward =
+          forward_document(config, leaves, document,
                            {activations ? &document_activations : nullptr,
                             routes ? &document_routes : nullptr, of_router ? &router_logits : nullptr});
-      const at::Tensor document_logprobs = label_logprobs(document_logits, part(labels));
-      loss = loss + token_terms.of(tokens, document_logits, document_logprobs, pass.terms);
-      logits.push_back(document_logits.detach());
+      const at::Tensor document_logprobs = label_logprobs(forward.logits, document_labels);
+      loss = loss + token_terms.of(tokens, forward.logits, document_logprobs, pass.terms);
+      if (of_mtp && tokens.size() > 1)
+        loss = loss + token_terms.of_mtp(forward_mtp(config, leaves, document, forward), document_labels,
+                                         pass.terms);
+      logits.push_back(forward.logits.detach());
       logprobs.push_back(document_logprobs.detach());
       for (const auto& [name, value] : document_activations) noted[name].push_back(value);
       for (const auto& [name, value] : document_routes) routed[name].push_back(value);

@@ -31,6 +31,7 @@ Batch small_batch(const ModelConfig& config) {
 ModelConfig two_layers_of_experts() {
   ModelConfig config = tiny_moe();
   config.num_hidden_layers = 2, config.full_attention = {false, true};
+  config.mtp_num_hidden_layers = 1;
   return config;
 }
 
@@ -68,11 +69,8 @@ TEST_CASE("the router's terms are means over micro-batches of what the oracle gi
     const Range rows = batch.micro_batch_rows(m);
     std::vector<at::Tensor> decisions;
     for (std::int64_t d = batch.row_offsets[rows.begin]; d < batch.row_offsets[rows.end]; ++d) {
-      const Range tokens = batch.document(d);
-      const at::Tensor positions = at::arange(tokens.size(), at::kLong).expand({3, tokens.size()});
-      forward_document(config, weights,
-                       at::tensor(batch.token_ids, at::kLong).narrow(0, tokens.begin, tokens.size()),
-                       positions, {.router_logits = &decisions});
+      forward_document(config, weights, document_of(config, batch, d, at::kDouble),
+                       {.router_logits = &decisions});
     }
     const at::Tensor all = at::cat(decisions);
     CHECK(all.size(0) == config.num_hidden_layers * batch.micro_batch_tokens(m).size());
@@ -87,7 +85,8 @@ TEST_CASE("the router's terms are means over micro-batches of what the oracle gi
 
 TEST_CASE("every term's gradient is its directional derivative") {
   const ModelConfig config = two_layers_of_experts();
-  const std::string term = GENERATE("policy_gradient", "lm_z", "router_z", "aux", "2*sum+0.5*aux");
+  const std::string term =
+      GENERATE("policy_gradient", "lm_z", "mtp", "router_z", "aux", "2*sum+0.5*aux+3*mtp");
   INFO(term);
   const TensorMap weights = weights_of(config);
   const Batch batch = small_batch(config);
@@ -108,6 +107,82 @@ TEST_CASE("every term's gradient is its directional derivative") {
     want += (results.at("grads/" + name) * direction).sum().item<double>();
   }
   CHECK((value_at(above) - value_at(below)) / (2 * h) == Approx(want).epsilon(1e-5));
+}
+
+TEST_CASE("the term mtp predicts the token after the next inside documents and has its own count") {
+  const ModelConfig config = tiny_vl();
+  const TensorMap weights = weights_of(config);
+  Batch batch = make_batch_with_images(config);
+  const TensorMap both = run(config, weights, batch, {}, {.loss = "token_mean+0.1*mtp"});
+  // Documents of 11, 1 and 4 tokens: 10 + 0 + 3 labels, of which each document's first judges no slot.
+  CHECK(both.at("denominators/token_mean").item<double>() == 13);
+  CHECK(both.at("denominators/mtp").item<double>() == 9 + 2);
+
+  double sum = 0;
+  for (std::int64_t d : {0, 2}) {
+    const Range tokens = batch.document(d);
+    const Document document = document_of(config, batch, d, at::kDouble);
+    const Forward forward = forward_document(config, weights, document, {});
+    const at::Tensor logprobs = at::log_softmax(forward_mtp(config, weights, document, forward), -1);
+    REQUIRE(logprobs.size(0) == tokens.size() - 1);
+    for (std::int64_t slot = 0; slot + 2 < tokens.size(); ++slot)
+      sum -= logprobs[slot][batch.token_ids[tokens.begin + slot + 2]].item<double>();
+  }
+  CHECK(both.at("loss/mtp").item<double>() == Approx(sum / 11).epsilon(1e-14));
+
+  // The sum's gradients are the sums of the terms' gradients; token_mean alone reaches nothing of mtp.
+  const TensorMap mean = run(config, weights, batch, {}, {}),
+                  mtp = run(config, weights, batch, {}, {.loss = "mtp"});
+  for (const ParameterInfo& p : parameters_of(config)) {
+    INFO(p.name);
+    const std::string name = "grads/" + p.name;
+    const at::Tensor want = mean.at(name) + 0.1 * mtp.at(name);
+    CHECK((both.at(name) - want).norm().item<double>() <= 1e-12 * both.at("grad_norm").item<double>());
+    if (p.name.rfind("mtp.", 0) == 0) CHECK(mean.at(name).count_nonzero().item<std::int64_t>() == 0);
+    CHECK(mtp.at(name).count_nonzero().item<std::int64_t>() > 0);
+  }
+
+  // A token sees itself, the next and what came before: a change of the last token changes the last slot
+  // alone.
+  Batch changed = batch;
+  changed.token_ids.back() = 17, changed.labels[batch.tokens() - 2] = 17;
+  const auto logits = [&](const Batch& b) {
+    const Document document = document_of(config, b, 2, at::kDouble);
+    return forward_mtp(config, weights, document, forward_document(config, weights, document, {}));
+  };
+  const at::Tensor moved = (logits(changed) - logits(batch)).abs().amax(1);
+  CHECK(moved.narrow(0, 0, 2).count_nonzero().item<std::int64_t>() == 0);
+  CHECK(moved[2].item<double>() > 1e-3);
+  CHECK_THROWS_AS(run(tiny_dense(), weights_of(tiny_dense()), small_batch(tiny_dense()), {}, {.loss = "mtp"}),
+                  InputError);
+}
+
+TEST_CASE("images without positions have those that follow from their grids") {
+  const ModelConfig config = tiny_vl();
+  const TensorMap weights = weights_of(config);
+  Batch batch = make_batch_with_images(config);
+  const at::Tensor got = run(config, weights, batch, {}, {.gradients = false}).at("logits");
+  batch.position_ids = {0, 0, 2, 3, 3, 3, 3, 5, 6, 7, 8, 0, 0, 0, 2, 3, 0, 0, 2, 3, 3, 4, 4, 5,
+                        6, 7, 8, 0, 0, 1, 2, 3, 0, 1, 2, 3, 4, 3, 4, 5, 6, 7, 8, 0, 0, 0, 2, 3};
+  CHECK(at::equal(run(config, weights, batch, {}, {.gradients = false}).at("logits"), got));
+  batch.position_ids.clear();
+  // An image's features stand in its own document alone.
+  batch.images.pixels.back() += 1;
+  const at::Tensor moved = run(config, weights, batch, {}, {.gradients = false}).at("logits");
+  CHECK(at::equal(moved.narrow(0, 0, 12), got.narrow(0, 0, 12)));
+  CHECK(difference(moved.narrow(0, 12, 4), got.narrow(0, 12, 4)) > 1e-6);
+}
+
+TEST_CASE("without images a tower's gradients are exactly zero") {
+  const ModelConfig config = tiny_vl();
+  Batch batch = make_batch(config, {5, 3}, {2}, {1});
+  for (std::size_t t = 0; t < batch.token_ids.size(); ++t) batch.token_ids[t] %= 61;
+  for (std::size_t t = 0; t + 1 < batch.token_ids.size(); ++t)
+    if (batch.labels[t] != kIgnoreLabel) batch.labels[t] = batch.token_ids[t + 1];
+  const TensorMap results = run(config, weights_of(config), batch, {}, {});
+  for (const ParameterInfo& p : parameters_of(config))
+    if (p.name.rfind("model.visual.", 0) == 0)
+      CHECK(results.at("grads/" + p.name).count_nonzero().item<std::int64_t>() == 0);
 }
 
 TEST_CASE("without a valid label the loss is 0 and every gradient exactly zero") {

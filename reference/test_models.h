@@ -49,6 +49,23 @@ inline ModelConfig tiny_moe() {
   return c;
 }
 
+// A dense model with a vision tower of two blocks and the layer of multi-token prediction.
+inline ModelConfig tiny_vl() {
+  ModelConfig c = tiny_dense();
+  c.name = "tiny-vl";
+  c.vocab_size = 67;
+  c.vision.depth = 2;
+  c.vision.hidden_size = 16;
+  c.vision.num_heads = 2;
+  c.vision.intermediate_size = 10;
+  c.vision.patch_size = 2;
+  c.vision.out_hidden_size = c.hidden_size;
+  c.vision.num_position_embeddings = 9;
+  c.image_token_id = 61, c.video_token_id = 62, c.vision_start_token_id = 63, c.vision_end_token_id = 64;
+  c.mtp_num_hidden_layers = 1;
+  return c;
+}
+
 // `count` numbers drawn from N(0, scale^2), the same for the same name.
 inline std::vector<double> normals(const std::string& name, std::int64_t count, double scale = 1.0) {
   const Generator generator(3, name);
@@ -100,6 +117,24 @@ inline Batch make_batch(const ModelConfig& config, const std::vector<std::int64_
       batch.labels.push_back(t + 1 < document.end ? batch.token_ids[t + 1] : kIgnoreLabel);
     }
   }
+  return batch;
+}
+
+// A document of two images and a video of two frames, one of a single word, and one that begins with an
+// image.
+inline Batch make_batch_with_images(const ModelConfig& config) {
+  Batch batch = make_batch(config, {11, 1, 4}, {2, 1}, {2});
+  batch.token_ids = {61, 61, 5, 61, 61, 61, 61, 62, 6, 62, 7, 9, 61, 61, 3, 4};
+  for (std::int64_t t = 0; t + 1 < batch.tokens(); ++t)
+    if (batch.labels[t] != kIgnoreLabel) batch.labels[t] = batch.token_ids[t + 1];
+  const auto sight = [&](const char* name, std::vector<Grid> grids) {
+    VisionInput input;
+    input.grids = std::move(grids);
+    input.pixels = normals(name, input.patches() * config.vision.patch_width(), 0.5);
+    return input;
+  };
+  batch.images = sight("pixels", {{1, 2, 4}, {1, 4, 4}, {1, 4, 2}});
+  batch.videos = sight("video pixels", {{2, 2, 2}});
   return batch;
 }
 

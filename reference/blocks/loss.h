@@ -18,8 +18,8 @@ at::Tensor label_logprobs(const at::Tensor& logits, const at::Tensor& labels);
 
 // What a term divides by, as float64: token_mean, policy_gradient and lm_z [] = valid labels of the whole
 // batch, sum [] = 1, sequence_mean [D] = valid labels per document, micro_batch_mean [M] = per micro-batch,
-// num_tokens [] = train.num_tokens, router_z and aux [M] = routers (one per layer) * tokens of the
-// micro-batch.
+// num_tokens [] = train.num_tokens, mtp [] = valid labels that are not their document's first, router_z and
+// aux [M] = routers (one per layer) * tokens of the micro-batch.
 at::Tensor loss_denominators(const std::string& term, const Batch& batch, const TrainSpec& train,
                              std::int64_t routers = 0);
 

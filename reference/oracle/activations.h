@@ -19,6 +19,19 @@ Scalar silu(const Scalar& x) {
   return x * sigmoid(x);
 }
 
+// x times the share of a normal distribution below x.
+template <class Scalar>
+Scalar exact_gelu(const Scalar& x) {
+  using std::erfc;
+  return x * Scalar(0.5) * erfc(-x / Scalar(std::sqrt(2.0)));
+}
+
+// Its approximation x/2 (1 + tanh z), z = sqrt(2/pi) (x + 0.044715 x^3), where (1 + tanh z)/2 = sigmoid(2z).
+template <class Scalar>
+Scalar tanh_gelu(const Scalar& x) {
+  return x * sigmoid<Scalar>(Scalar(2 * std::sqrt(2 / M_PI)) * (x + Scalar(0.044715) * x * x * x));
+}
+
 // log(1 + e^x), linear above 20 as the published model computes it (the two differ there by less than e^-20).
 template <class Scalar>
 Scalar softplus(const Scalar& x) {

@@ -41,6 +41,9 @@ inline Dual log1p(const Dual& x) {
 inline Dual sqrt(const Dual& x) {
   return {std::sqrt(x.value), x.slope / (2 * std::sqrt(x.value))};
 }
+inline Dual erfc(const Dual& x) {
+  return {std::erfc(x.value), -2 / std::sqrt(M_PI) * std::exp(-x.value * x.value) * x.slope};
+}
 
 // The number itself, where a formula branches or sorts.
 inline double value_of(double x) {

@@ -8,6 +8,7 @@
 #include "reference/oracle/norms.h"
 #include "reference/oracle/rope.h"
 #include "reference/oracle/router.h"
+#include "reference/oracle/tower.h"
 
 namespace meshparity::oracle {
 namespace {
@@ -146,8 +147,8 @@ Weights<Scalar> plain_weights(const ModelConfig& config, const std::map<std::str
 
 template <class Scalar>
 Matrix<Scalar> forward(const ModelConfig& c, const Weights<Scalar>& weights,
-                       const std::vector<std::int64_t>& token_ids,
-                       const std::vector<std::int64_t>& positions) {
+                       const std::vector<std::int64_t>& token_ids, const std::vector<std::int64_t>& positions,
+                       const Sights& sights) {
   const auto tokens = static_cast<std::int64_t>(token_ids.size());
   const Part<Scalar> model{weights, "model."};
   std::vector<Position> places(tokens);
@@ -158,6 +159,15 @@ Matrix<Scalar> forward(const ModelConfig& c, const Weights<Scalar>& weights,
     }
     x.row(t) = model("embed_tokens.weight").row(token_ids[t]);
   }
+  const auto put = [&](const VisionInput& input, std::int64_t id) {
+    if (input.empty()) return;
+    const Matrix<Scalar> rows = vision_tower<Scalar>(c, weights, input);
+    Eigen::Index next = 0;
+    for (std::int64_t t = 0; t < tokens; ++t)
+      if (token_ids[t] == id) x.row(t) = rows.row(next++);
+  };
+  put(sights.images, c.image_token_id);
+  put(sights.videos, c.video_token_id);
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string prefix = "model.layers." + std::to_string(i) + ".";
     const Part<Scalar> layer{weights, prefix}, mlp{weights, prefix + "mlp."};
@@ -175,16 +185,16 @@ Matrix<Scalar> forward(const ModelConfig& c, const Weights<Scalar>& weights,
 }
 
 Matrix<double> forward(const ModelConfig& config, const std::map<std::string, HostTensor>& weights,
-                       const std::vector<std::int64_t>& token_ids,
-                       const std::vector<std::int64_t>& positions) {
-  return forward(config, plain_weights<double>(config, weights), token_ids, positions);
+                       const std::vector<std::int64_t>& token_ids, const std::vector<std::int64_t>& positions,
+                       const Sights& sights) {
+  return forward(config, plain_weights<double>(config, weights), token_ids, positions, sights);
 }
 
 template Weights<double> plain_weights(const ModelConfig&, const std::map<std::string, HostTensor>&);
 template Weights<Dual> plain_weights(const ModelConfig&, const std::map<std::string, HostTensor>&);
 template Matrix<double> forward(const ModelConfig&, const Weights<double>&, const std::vector<std::int64_t>&,
-                                const std::vector<std::int64_t>&);
+                                const std::vector<std::int64_t>&, const Sights&);
 template Matrix<Dual> forward(const ModelConfig&, const Weights<Dual>&, const std::vector<std::int64_t>&,
-                              const std::vector<std::int64_t>&);
+                              const std::vector<std::int64_t>&, const Sights&);
 
 }  // namespace meshparity::oracle

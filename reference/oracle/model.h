@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "harness/types/batch.h"
 #include "harness/types/model_config.h"
 #include "harness/types/tensor.h"
 #include "reference/oracle/dual.h"
@@ -22,15 +23,20 @@ using Weights = std::map<std::string, Matrix<Scalar>>;
 template <class Scalar>
 Weights<Scalar> plain_weights(const ModelConfig& config, const std::map<std::string, HostTensor>& weights);
 
+// The images and videos of one document, in the order of their placeholders.
+struct Sights {
+  VisionInput images, videos;
+};
+
 // token_ids [T]; positions [3*T] (t, h, w) or empty for the index on all three axes -> logits [T, vocab].
 template <class Scalar>
 Matrix<Scalar> forward(const ModelConfig& config, const Weights<Scalar>& weights,
-                       const std::vector<std::int64_t>& token_ids,
-                       const std::vector<std::int64_t>& positions);
+                       const std::vector<std::int64_t>& token_ids, const std::vector<std::int64_t>& positions,
+                       const Sights& sights = {});
 
 // As above, in double.
 Matrix<double> forward(const ModelConfig& config, const std::map<std::string, HostTensor>& weights,
-                       const std::vector<std::int64_t>& token_ids,
-                       const std::vector<std::int64_t>& positions);
+                       const std::vector<std::int64_t>& token_ids, const std::vector<std::int64_t>& positions,
+                       const Sights& sights = {});
 
 }  // namespace meshparity::oracle

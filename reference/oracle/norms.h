@@ -32,6 +32,20 @@ Vector<Scalar> gated_rms_norm(const Vector<Scalar>& x, const Vector<Scalar>& gat
   return y;
 }
 
+// (x - mean) / sqrt(variance + eps) * weight + bias, the variance as mean square less squared mean.
+template <class Scalar>
+Vector<Scalar> layer_norm(const Vector<Scalar>& x, const Vector<Scalar>& weight, const Vector<Scalar>& bias,
+                          double eps) {
+  using std::sqrt;
+  const Scalar count = static_cast<double>(x.size());
+  Scalar sum = 0, squares = 0;
+  for (const Scalar& value : x) sum += value, squares += value * value;
+  const Scalar mean = sum / count, deviation = sqrt(squares / count - mean * mean + Scalar(eps));
+  Vector<Scalar> y(x.size());
+  for (Eigen::Index i = 0; i < y.size(); ++i) y[i] = (x[i] - mean) / deviation * weight[i] + bias[i];
+  return y;
+}
+
 // x / sqrt(sum x^2 + 1e-6).
 template <class Scalar>
 Vector<Scalar> l2_norm(const Vector<Scalar>& x) {
