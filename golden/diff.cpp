@@ -138,6 +138,7 @@ Bounds float64_bounds(const Store& want_store) {
     double grad_norm = 0;
     TrainSpec train;
     std::map<std::string, double> grads;  // name -> bound
+    std::map<std::string, double> mtp;    // name -> bound, of the gradients of the term mtp
   } known;
   if (const auto norm = want_store.tensors.find("expected/grad_norm");
       norm != want_store.tensors.end() && norm->second.numel() == 1)
@@ -146,6 +147,15 @@ Bounds float64_bounds(const Store& want_store) {
   for (const auto& [path, tensor] : want_store.tensors)
     if (const std::string name = after(path, "expected/grads/"); !name.empty())
       known.grads[name] = 1e-11 * std::max(norm_of(tensor.view()), 1e-3 * known.grad_norm);
+  double mtp_squares = 0;
+  std::map<std::string, double> mtp_norms;
+  for (const auto& [path, tensor] : want_store.tensors)
+    if (const std::string name = after(path, "expected/grads_mtp/"); !name.empty()) {
+      mtp_norms[name] = norm_of(tensor.view());
+      mtp_squares += mtp_norms[name] * mtp_norms[name];
+    }
+  for (const auto& [name, norm] : mtp_norms)
+    known.mtp[name] = 1e-11 * std::max(norm, 1e-3 * std::sqrt(mtp_squares));
   return [known](const std::string& path, const HostTensor& want) -> double {
     const TensorView view = want.view();
     if (begins(path, "weights/")) return 1e-14 * norm_of(view);
@@ -154,6 +164,10 @@ Bounds float64_bounds(const Store& want_store) {
     if (const std::string grad = after(name, "grads/"); !grad.empty()) {
       const auto bound = known.grads.find(grad);
       return bound == known.grads.end() ? 0.0 : bound->second;
+    }
+    if (const std::string grad = after(name, "grads_mtp/"); !grad.empty()) {
+      const auto bound = known.mtp.find(grad);
+      return bound == known.mtp.end() ? 0.0 : bound->second;
     }
     if (name == "grad_norm") return 1e-11 * norm_of(view);
     if (begins(name, "step")) {

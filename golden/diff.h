@@ -28,9 +28,10 @@ using Bounds = std::function<double(const std::string& path, const HostTensor& w
 
 Bounds bitwise_bounds();
 // The float64 bounds of docs/tolerance.md as far as they need nothing but the file `want`: logits, logprobs
-// and losses 1e-12 relative; gradients 1e-11 * max(||want||, 1e-3 * grad_norm); stepped weights that carried
-// through AdamW (step * lr / eps * gradient bound), at most 1e-9 of the largest element each; initial weights
-// 1e-14 relative, because libm's last bit differs between machines; everything else bitwise.
+// and losses 1e-12 relative; gradients (of token_mean, of mtp) 1e-11 * max(||want||, 1e-3 * their norm);
+// stepped weights that carried through AdamW (step * lr / eps * gradient bound), at most 1e-9 of the largest
+// element each; initial weights 1e-14 relative, because libm's last bit differs between machines; everything
+// else bitwise.
 Bounds float64_bounds(const Store& want);
 
 // One entry for every path of either file, sorted by path.

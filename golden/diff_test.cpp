@@ -155,4 +155,22 @@ TEST_CASE("inspect tells the batch, the training and every dataset") {
   CHECK_THAT(inspect(dump), Contains("2 not finite"));
 }
 
+TEST_CASE("gradients of mtp have the bound of gradients, with the norm of their own") {
+  const auto with_mtp = [](double change) {
+    Store store = small_golden();
+    store.tensors["expected/grads_mtp/model.norm.weight"] = reals({2}, 1e-6);
+    store.tensors["expected/grads_mtp/model.embed_tokens.weight"] = reals({5, 2}, 30);
+    store.tensors.at("expected/grads_mtp/model.norm.weight").as<double>()[0] += change;
+    return store;
+  };
+  const Store old_store = with_mtp(0);
+  const std::string path = "expected/grads_mtp/model.norm.weight";
+  const auto state = [&](double change) {
+    return at(diff(with_mtp(change), old_store, float64_bounds(old_store)), path).state;
+  };
+  CHECK(state(0) == State::identical);
+  CHECK(state(3e-12) == State::within);
+  CHECK(state(3e-11) == State::outside);
+}
+
 }  // namespace meshparity::golden

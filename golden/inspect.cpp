@@ -48,6 +48,16 @@ std::string batch_text(const Store& store) {
           list(micro_batches) + "\n";
   text += std::string("  positions     ") +
           (batch.position_ids.empty() ? "index in the document" : "stored, three axes") + "\n";
+  const auto sights = [&](const char* what, const VisionInput& input) {
+    if (input.empty()) return;
+    text += std::string("  ") + padded(what, 14) + std::to_string(input.grids.size()) + ", patches " +
+            std::to_string(input.patches()) + ", frames x rows x columns";
+    for (const Grid& g : input.grids)
+      text += " " + std::to_string(g[0]) + "x" + std::to_string(g[1]) + "x" + std::to_string(g[2]);
+    text += "\n";
+  };
+  sights("images", batch.images);
+  sights("videos", batch.videos);
   return text;
 }
 

@@ -116,6 +116,7 @@ std::optional<Rule> expected_rule(const Store& store, const std::string& name, c
     return Rule{Values::real, {s.tokens, s.hidden}};
   }
   std::string weight = after(name, "grads/");
+  if (weight.empty()) weight = after(name, "grads_mtp/");
   if (weight.empty() && step_of(name, &weight) == 0) return std::nullopt;
   const auto found = store.tensors.find("weights/" + weight);
   if (found == store.tensors.end()) return std::nullopt;
@@ -166,7 +167,7 @@ void check_tensor(const Store& store, const std::string& path, const HostTensor&
                   Kind kind) {
   const auto rule = rule_of(store, path, sizes);
   if (!rule) {
-    const bool orphan = path.find("expected/grads/") == 0 || path.find("/weights/") != std::string::npos;
+    const bool orphan = path.find("expected/grads") == 0 || path.find("/weights/") != std::string::npos;
     throw InputError(store.file, path, orphan ? "belongs to no weight of this file" : "is not in the schema");
   }
   check_dtype(store, path, tensor.dtype, rule->values, kind);

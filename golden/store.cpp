@@ -36,6 +36,34 @@ std::vector<double> real_input(const Store& store, const std::string& name) {
   return values;
 }
 
+// The images or videos of the batch: grids [n, 3] and one row of pixels per patch, both or neither.
+VisionInput vision_input(const Store& store, const std::string& pixels, const std::string& grids) {
+  VisionInput sight;
+  const bool has_pixels = store.has("inputs/" + pixels), has_grids = store.has("inputs/" + grids);
+  if (has_pixels != has_grids)
+    throw InputError(store.file, "inputs/" + (has_pixels ? grids : pixels),
+                     "is missing, and " + (has_pixels ? pixels : grids) + " is there");
+  if (!has_grids) return sight;
+  const std::vector<std::int64_t> sizes = input(store, grids);
+  for (std::size_t i = 0; i + 2 < sizes.size(); i += 3) {
+    const Grid grid = {sizes[i], sizes[i + 1], sizes[i + 2]};
+    constexpr std::int64_t kMost = std::int64_t{1} << 20;
+    for (const std::int64_t size : grid)
+      if (size < 1 || size > kMost)
+        throw InputError(store.file, "inputs/" + grids,
+                         "entry " + std::to_string(i / 3) + " holds " + std::to_string(size) +
+                             ", must be from 1 to " + std::to_string(kMost));
+    sight.grids.push_back(grid);
+  }
+  const std::int64_t rows = store.tensors.at("inputs/" + pixels).shape.at(0);
+  if (rows != sight.patches())
+    throw InputError(store.file, "inputs/" + pixels,
+                     "has " + std::to_string(rows) + " rows; " + grids + " has " +
+                         std::to_string(sight.patches()) + " patches");
+  sight.pixels = real_input(store, pixels);
+  return sight;
+}
+
 // "tiny-dense.packed-odd.h5" -> "packed-odd": packaged goldens are called <model>.<batch>.h5.
 std::string batch_name(const Store& store) {
   if (const auto named = store.attributes.find("batch"); named != store.attributes.end())
@@ -86,6 +114,8 @@ Batch batch_of(const Store& store) {
   else
     batch.micro_batch_offsets = {0, batch.rows()};
   if (store.has("inputs/position_ids")) batch.position_ids = input(store, "position_ids");
+  batch.images = vision_input(store, "pixel_values", "image_grid_thw");
+  batch.videos = vision_input(store, "pixel_values_videos", "video_grid_thw");
   batch.advantages = real_input(store, "advantages"), batch.old_logprobs = real_input(store, "old_logprobs");
   const std::int64_t vocab = vocab_of(store);
   batch.validate(store.file, vocab > 0 ? vocab : std::numeric_limits<std::int64_t>::max());

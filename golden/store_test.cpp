@@ -273,6 +273,50 @@ TEST_CASE("weights are held against the parameters of a configuration") {
   CHECK_THAT(input_error([&] { check_weights(store, config); }), Contains("model.norm.weight: is missing"));
 }
 
+TEST_CASE("images are read, and grids and pixels that disagree are refused by name and both counts") {
+  const auto with_images = [](const std::function<void(Store&)>& change = [](Store&) {}) {
+    return [change](Store& s) {
+      s.tensors["inputs/pixel_values"] = reals({12, 6}, 0.5);
+      s.tensors["inputs/image_grid_thw"] = HostTensor::from_int64({2, 3}, {1, 2, 4, 1, 2, 2});
+      s.tensors["expected/grads_mtp/model.norm.weight"] = reals({2}, 0.3);
+      s.tensors["expected/loss/mtp"] = HostTensor::scalar(2);
+      change(s);
+    };
+  };
+  Store store = small_golden();
+  with_images()(store);
+  const Batch batch = batch_of(store);
+  CHECK(batch.images.grids == std::vector<Grid>{{1, 2, 4}, {1, 2, 2}});
+  CHECK((batch.images.pixels.size() == 72 && batch.images.pixels[1] == 0.5 + 0.37 && batch.videos.empty()));
+  CHECK(read_changed(with_images()).empty());
+
+  const auto refused = [&](const std::function<void(Store&)>& change) {
+    return read_changed(with_images(change));
+  };
+  CHECK_THAT(refused([](Store& s) {
+               s.tensors["inputs/pixel_values"] = reals({11, 6}, 0.5);
+             }),
+             Contains("inputs/pixel_values: has 11 rows; image_grid_thw has 12 patches"));
+  CHECK_THAT(refused([](Store& s) { s.tensors.erase("inputs/pixel_values"); }),
+             Contains("inputs/pixel_values: is missing, and image_grid_thw is there"));
+  CHECK_THAT(refused([](Store& s) {
+               s.tensors["inputs/pixel_values_videos"] = reals({1, 6}, 0);
+             }),
+             Contains("inputs/video_grid_thw: is missing"));
+  CHECK_THAT(refused([](Store& s) { s.tensors["inputs/image_grid_thw"].as<std::int64_t>()[4] = 0; }),
+             Contains("inputs/image_grid_thw: entry 1 holds 0"));
+  CHECK_THAT(refused([](Store& s) { s.tensors["inputs/image_grid_thw"].as<std::int64_t>()[0] = INT64_MAX; }),
+             Contains("inputs/image_grid_thw: entry 0 holds"));
+  CHECK_THAT(refused([](Store& s) {
+               s.tensors["inputs/image_grid_thw"] = integers({1, 2, 4});
+             }),
+             Contains("inputs/image_grid_thw: has shape [3]"));
+  CHECK_THAT(refused([](Store& s) { s.tensors["expected/grads_mtp/model.norm.weight"] = reals({3}, 0); }),
+             Contains("grads_mtp/model.norm.weight: has shape [3]"));
+  CHECK_THAT(refused([](Store& s) { s.tensors["expected/grads_mtp/mtp.fc.weight"] = reals({3}, 0); }),
+             Contains("grads_mtp/mtp.fc.weight: belongs to no weight"));
+}
+
 TEST_CASE("what cannot be written is refused before anything touches the disk") {
   const TemporaryFolder folder;
   const auto refused = [&](const std::function<void(Store&)>& change) {
