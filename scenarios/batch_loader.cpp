@@ -8,6 +8,7 @@
 //   has none anyway)
 //   grids = [[12, 3, 4]]               from token 12 on 3 x 4 tokens of one document have the positions of an
 //   image of 3 rows and 4 columns; text goes on behind the larger side. Absent = index in the document
+//   images, videos                     see batch_images.h; a token before a placeholder has no label
 //   [train]                            lr, beta1, beta2, eps, weight_decay, max_grad_norm,
 //   num_tokens, loss, steps
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include "harness/types/batch_shape.h"
 #include "harness/types/error.h"
 #include "harness/types/generator.h"
+#include "scenarios/batch_images.h"
 #include "scenarios/fields.h"
 #include "scenarios/load.h"
 #include "scenarios/paths.h"
@@ -138,7 +140,7 @@ void lay_out_positions(const std::vector<Grid>& grids, Batch& batch) {
 }
 
 void check_keys(const Fields& f) {
-  f.only({"seed", "rows", "micro_batches", "masked", "grids", "train"});
+  f.only({"seed", "rows", "micro_batches", "masked", "grids", "images", "videos", "train"});
 }
 
 double positive(const Fields& f, const std::string& key, double fallback) {
@@ -156,7 +158,7 @@ double below_one(const Fields& f, const std::string& key, double fallback) {
 }  // namespace
 
 Batch load_batch(const std::string& name_or_path, const ModelConfig& config) {
-  if (is_batch_shape(name_or_path)) return BatchShape::parse(name_or_path).batch(config.vocab_size);
+  if (is_batch_shape(name_or_path)) return BatchShape::parse(name_or_path).batch(config.text_vocabulary());
   const BatchFile source = open(name_or_path);
   const Fields f(source.json, source.path);
   check_keys(f);
@@ -168,12 +170,16 @@ Batch load_batch(const std::string& name_or_path, const ModelConfig& config) {
 
   const std::int64_t tokens = batch.document_offsets.back();
   for (std::int64_t i = 0; i < tokens; ++i)
-    batch.token_ids.push_back(ids.below(static_cast<std::uint64_t>(i), config.vocab_size));
+    batch.token_ids.push_back(ids.below(static_cast<std::uint64_t>(i), config.text_vocabulary()));
+  place_images(f, source.path, config, batch);
   const std::vector<bool> masked = read_mask(f, source.path, tokens);
+  const auto is_placeholder = [&](std::int64_t id) {
+    return config.has_vision() && (id == config.image_token_id || id == config.video_token_id);
+  };
   batch.labels.assign(static_cast<std::size_t>(tokens), kIgnoreLabel);
   for (std::int64_t d = 0; d < batch.documents(); ++d)
     for (std::int64_t t = batch.document(d).begin; t + 1 < batch.document(d).end; ++t)
-      if (!masked[t]) batch.labels[t] = batch.token_ids[t + 1];
+      if (!masked[t] && !is_placeholder(batch.token_ids[t + 1])) batch.labels[t] = batch.token_ids[t + 1];
   if (f.has("grids")) lay_out_positions(read_grids(f, source.path, batch), batch);
   batch.validate(source.path, config);
   return batch;

@@ -162,4 +162,48 @@ TEST_CASE("grids that do not fit are refused by their field") {
   CHECK(refusal_of(head + "grids = [[1, 0, 2]]\n").rfind("grids[0][1]: ", 0) == 0);
 }
 
+TEST_CASE("images and videos take the places of text, and text models do not see them") {
+  const std::string toml =
+      "seed = 3\nrows = [[9, 14]]\nmicro_batches = [1]\nimages = [[1, 2, 4]]\nvideos = [[9, 2, 2, 4]]\n";
+  const TemporaryFile file(toml, ".toml");
+  const ModelConfig tower = load_model("tiny-vl");
+  const Batch b = load_batch(file.path(), tower), text = load_batch(file.path(), vocabulary(61));
+  CHECK(text.images.empty());
+  std::vector<std::int64_t> want = text.token_ids;
+  const std::vector<std::int64_t> image = {63, 61, 61, 64}, frame = {63, 62, 62, 64};
+  std::copy(image.begin(), image.end(), want.begin() + 1);
+  std::copy(frame.begin(), frame.end(), want.begin() + 9);
+  std::copy(frame.begin(), frame.end(), want.begin() + 14);
+  CHECK(b.token_ids == want);
+  CHECK(b.images.grids == std::vector<Grid>{{1, 2, 4}});
+  CHECK(b.videos.grids == std::vector<Grid>{{2, 2, 4}});
+  CHECK((b.images.pixels.size() == 8 * 24 && b.videos.pixels.size() == 16 * 24));
+  CHECK(b.images.pixels[0] == 2 * Generator(3, "pixel_values").uniform(0) - 1);
+  CHECK(b.videos.pixels[5] == 2 * Generator(3, "pixel_values_videos").uniform(5) - 1);
+  CHECK(b.position_ids.empty());
+  // No label where the next token is a placeholder.
+  for (const std::size_t t : {1, 2, 9, 10, 14, 15}) CHECK(b.labels[t] == kIgnoreLabel);
+  CHECK((b.labels[0] == 63 && b.labels[3] == 64 && b.labels[13] == 63));
+}
+
+TEST_CASE("images that do not fit are refused by their field") {
+  const auto refused = [](const std::string& lines) {
+    const TemporaryFile file("seed = 3\nrows = [[9, 14]]\n" + lines, ".toml");
+    try {
+      load_batch(file.path(), load_model("tiny-vl"));
+    } catch (const InputError& e) {
+      return std::string(e.what()).substr(file.path().size() + 2);
+    }
+    return std::string("accepted");
+  };
+  CHECK(refused("images = 5\n") == "images: must be a list of [first token, rows, columns]");
+  CHECK(refused("videos = [[1, 2, 2]]\n") == "videos[0]: must be [first token, frames, rows, columns]");
+  CHECK(refused("images = [[1, 2, 3]]\n") == "images[0]: rows and columns must be multiples of 2");
+  CHECK(refused("images = [[7, 2, 2]]\n") == "images[0]: does not lie inside one document");
+  CHECK(refused("images = [[1, 2, 4]]\nvideos = [[4, 1, 2, 2]]\n") ==
+        "videos[0]: begins before the end of the one before it");
+  CHECK(refused("images = [[1, 2, 4]]\ngrids = [[10, 1, 1]]\n").rfind("grids: stands beside images", 0) == 0);
+  CHECK(refused("images = [[1, 0, 4]]\n").rfind("images[0][1]: ", 0) == 0);
+}
+
 }  // namespace meshparity::scenarios

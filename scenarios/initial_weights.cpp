@@ -32,6 +32,21 @@ void fill_matrix(const Generator& generator, const Shape& shape, bool head, doub
   for (std::int64_t i = 0; i < n; ++i) w[i] = (head ? 2 * generator.normal(i) : generator.normal(i)) / root;
 }
 
+// Of the vision tower: biases and norms (plain, around 1) are far from their usual 0 and 1, so that mistakes
+// show.
+void fill_vision(const Generator& generator, std::string_view name, const Shape& shape, double* w) {
+  const std::int64_t n = shape_numel(shape);
+  const bool bias = name.ends_with(".bias"), norm = !bias && shape.size() == 1;
+  std::int64_t fan_in = 1;
+  if (!name.ends_with("pos_embed.weight"))
+    for (std::size_t d = 1; d < shape.size(); ++d) fan_in *= shape[d];
+  const double root = std::sqrt(static_cast<double>(fan_in));
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double normal = generator.normal(i);
+    w[i] = bias ? 0.3 * normal : norm ? 1 + 0.3 * normal : normal / root;
+  }
+}
+
 // Of config.json's initializer_range at which norms are as in the packaged goldens.
 constexpr double kUsualRange = 0.02;
 
@@ -53,9 +68,11 @@ HostTensor weight(const ParameterInfo& parameter, std::uint64_t seed, double ini
     fill_router(generator, Generator(seed, "weights/" + parameter.name + "/pair"), parameter.shape, w);
   } else if (name.ends_with(".linear_attn.norm.weight")) {
     each([&](std::int64_t i) { return 1 + 0.3 * generator.normal(i); });
+  } else if (name.starts_with("model.visual.")) {
+    fill_vision(generator, name, parameter.shape, w);
   } else if (name.ends_with(".q_norm.weight") || name.ends_with(".k_norm.weight")) {
     each([&](std::int64_t i) { return 0.3 * (initializer_range / kUsualRange) * generator.normal(i); });
-  } else if (name.ends_with("norm.weight")) {
+  } else if (name.ends_with("norm.weight") || name.find(".pre_fc_norm_") != std::string_view::npos) {
     each([&](std::int64_t i) { return 0.3 * generator.normal(i); });
   } else if (name.ends_with(".dt_bias") || name.ends_with(".conv1d.weight")) {
     each([&](std::int64_t i) { return 0.5 * generator.normal(i); });

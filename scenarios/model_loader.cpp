@@ -168,6 +168,7 @@ void read_vision(const Fields& top, ModelConfig& c) {
   c.video_token_id = id("video_token_id", 248057);
   c.vision_start_token_id = id("vision_start_token_id", 248053);
   c.vision_end_token_id = id("vision_end_token_id", 248054);
+  if (c.text_vocabulary() < 1) top.fail("image_token_id", "and the other special ids must be above 0");
   if (c.image_token_id == c.video_token_id)
     top.fail("video_token_id", "is image_token_id=" + std::to_string(c.image_token_id) + " as well");
 }

@@ -4,6 +4,7 @@
 // checkpoint has besides, model.visual.* and mtp.* (docs/decisions/0005).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -67,6 +68,12 @@ struct ModelConfig {
 
   bool is_moe() const { return num_experts > 0; }
   bool has_vision() const { return vision.depth > 0; }
+  // Ids below this are text: of a multimodal model those below its four special ones.
+  std::int64_t text_vocabulary() const {
+    return has_vision() ? std::min(std::min(image_token_id, video_token_id),
+                                   std::min(vision_start_token_id, vision_end_token_id))
+                        : vocab_size;
+  }
   std::int64_t gdn_key_width() const { return linear_num_key_heads * linear_key_head_dim; }
   std::int64_t gdn_value_width() const { return linear_num_value_heads * linear_value_head_dim; }
   std::int64_t gdn_conv_width() const { return 2 * gdn_key_width() + gdn_value_width(); }
