@@ -106,7 +106,13 @@ int export_golden(const ExportOptions& o) {
   const fs::path target = target_of(o), scripts = scripts_folder();
   const golden::Store store = golden::read(o.golden, golden::Kind::golden);
   const std::string& config_json = store.strings.at("config");
-  golden::check_weights(store, scenarios::parse_model_config(config_json, o.golden + ": config"));
+  const ModelConfig config = scenarios::parse_model_config(config_json, o.golden + ": config");
+  golden::check_weights(store, config);
+  if (config.has_vision() || config.mtp_num_hidden_layers > 0)
+    throw InputError(
+        o.golden, "config",
+        "has a vision tower or multi-token prediction, which check.py does not train; text models "
+        "can be exported");
 
   const StagingFolder staging(target);
   golden::save_checkpoint(staging.path().string(), config_json, weights_of(store));

@@ -17,7 +17,9 @@ namespace {
 // that the weights are those of its configuration.
 void verify_one(const std::string& path) {
   const golden::Store store = golden::read(path, golden::Kind::golden);
-  golden::check_weights(store, scenarios::parse_model_config(store.strings.at("config"), path + ": config"));
+  const ModelConfig config = scenarios::parse_model_config(store.strings.at("config"), path + ": config");
+  golden::check_weights(store, config);
+  golden::batch_of(store).validate(path, config);
   const auto hash = store.attributes.find("content_sha256");
   std::cout << "OK " << path << "  " << store.tensors.size() + store.strings.size()
             << " datasets, every hash right, sha256 "

@@ -60,11 +60,11 @@ TEST_CASE("every packaged golden verifies, and one damaged byte is found") {
   std::vector<std::string> arguments = {"golden", "verify"};
   for (const auto& entry : fs::directory_iterator(kData))
     if (entry.path().extension() == ".h5") arguments.push_back(entry.path().string());
-  REQUIRE(arguments.size() == 13);
+  REQUIRE(arguments.size() == 15);
   const Finished good = judge(arguments);
   INFO(good.out << good.err);
   CHECK(good.code == 0);
-  CHECK(std::count(good.out.begin(), good.out.end(), '\n') == 11);
+  CHECK(std::count(good.out.begin(), good.out.end(), '\n') == 13);
 
   const ScratchFolder folder;
   std::string bytes = slurp(kGolden);
@@ -75,8 +75,9 @@ TEST_CASE("every packaged golden verifies, and one damaged byte is found") {
 }
 
 TEST_CASE("the weights of the packaged goldens are the loader's initial weights to the last bits") {
-  for (const char* model : {"tiny-dense", "tiny-moe"}) {
-    const golden::Store store = golden::read(kData + model + ".single.h5", golden::Kind::golden);
+  for (const std::string model : {"tiny-dense", "tiny-moe", "tiny-vl", "tiny-vl-moe"}) {
+    const char* batch = model.rfind("tiny-vl", 0) == 0 ? ".rows.h5" : ".single.h5";
+    const golden::Store store = golden::read(kData + model + batch, golden::Kind::golden);
     const auto weights = scenarios::initial_weights(scenarios::load_model(model), 7);
     for (const auto& [name, weight] : weights) {
       const HostTensor& stored = store.tensors.at("weights/" + name);
@@ -104,6 +105,50 @@ TEST_CASE("the batches of the packaged goldens are the loader's") {
       CHECK(stored.micro_batch_offsets == loaded.micro_batch_offsets);
       CHECK(stored.position_ids == loaded.position_ids);
     }
+}
+
+TEST_CASE("the batches of the packaged goldens with images are the loader's, pixels bit by bit") {
+  for (const char* model : {"tiny-vl", "tiny-vl-moe"}) {
+    INFO(model);
+    const auto path = kData + model + ".rows.h5";
+    const Batch stored = golden::batch_of(golden::read(path, golden::Kind::golden));
+    const Batch loaded = scenarios::load_batch("rows", scenarios::load_model(model));
+    CHECK((stored.images.grids.size() == 8 && stored.videos.grids.size() == 1));
+    CHECK(stored.token_ids == loaded.token_ids);
+    CHECK(stored.labels == loaded.labels);
+    CHECK(stored.images.grids == loaded.images.grids);
+    CHECK(stored.videos.grids == loaded.videos.grids);
+    CHECK(stored.images.pixels == loaded.images.pixels);
+    CHECK(stored.videos.pixels == loaded.videos.pixels);
+  }
+}
+
+TEST_CASE("images that do not fit the tokens or the pixels are refused with both counts") {
+  const ScratchFolder folder;
+  const auto refused = [&](const char* path, const HostTensor& tensor) {
+    golden::Store store = golden::read(kData + "tiny-vl.rows.h5", golden::Kind::golden);
+    store.tensors[path] = tensor;
+    golden::write(folder.file("wrong.h5"), store);
+    const Finished done = judge({"golden", "verify", folder.file("wrong.h5")});
+    check_refused(done, "wrong.h5");
+    return done.err;
+  };
+  const golden::Store store = golden::read(kData + "tiny-vl.rows.h5", golden::Kind::golden);
+  HostTensor grids = store.tensors.at("inputs/image_grid_thw");
+  const HostTensor pixels = store.tensors.at("inputs/pixel_values");
+  grids.as<std::int64_t>()[1] = 6;  // 6 x 4 for 2 x 4 patches
+  CHECK_THAT(refused("inputs/image_grid_thw", grids),
+             Catch::Contains("pixel_values: has 104 rows") && Catch::Contains("120 patches"));
+  grids.as<std::int64_t>()[1] = -2;
+  CHECK_THAT(refused("inputs/image_grid_thw", grids), Catch::Contains("image_grid_thw: entry 0 holds -2"));
+  HostTensor narrow = HostTensor::zeros(DType::float64, {104, 23});
+  CHECK_THAT(refused("inputs/pixel_values", narrow),
+             Catch::Contains("pixel_values: has 2392 elements") && Catch::Contains("104 patches of 24"));
+  HostTensor ids = store.tensors.at("inputs/token_ids");
+  ids.as<std::int64_t>()[14] = 61;  // a placeholder too many
+  REQUIRE(store.tensors.at("inputs/labels").to_int64()[13] == kIgnoreLabel);
+  CHECK_THAT(refused("inputs/token_ids", ids),
+             Catch::Contains("has 27 image tokens (id 61)") && Catch::Contains("fills 26"));
 }
 
 TEST_CASE("inspect names what a file holds") {
@@ -150,6 +195,13 @@ TEST_CASE("export writes a checkpoint, the batch and a check of at most 40 lines
   const std::string check = slurp(to + "/check.py");
   CHECK(std::count(check.begin(), check.end(), '\n') <= 40);
   CHECK(done.out.find("compare --golden") != std::string::npos);
+}
+
+TEST_CASE("what check.py cannot train is not exported") {
+  const ScratchFolder folder;
+  const Finished done = judge({"export", "--golden", kData + "tiny-vl.rows.h5", "--to", folder.file("out")});
+  check_refused(done, "tiny-vl.rows.h5: config: has a vision tower");
+  CHECK(!fs::exists(folder.file("out")));
 }
 
 TEST_CASE("export never touches a folder that is not empty unless told, and leaves nothing half-written") {

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "golden/store.h"
+#include "reference/document.h"
 #include "reference/host_tensor.h"
 #include "reference/oracle/model.h"
 #include "reference/reference.h"
@@ -40,6 +41,24 @@ struct Golden {
   }
 };
 
+// The images of `input` whose placeholders lie in the tokens of one document.
+VisionInput sights_of(const VisionInput& input, std::int64_t id, const Golden& golden, Range tokens) {
+  const auto placeholders = [&](std::int64_t end) {
+    return std::count(golden.batch.token_ids.begin(), golden.batch.token_ids.begin() + end, id);
+  };
+  const std::int64_t merged = golden.config.vision.merged_patches(),
+                     width = golden.config.vision.patch_width();
+  const std::int64_t begin = placeholders(tokens.begin) * merged, end = placeholders(tokens.end) * merged;
+  VisionInput part;
+  std::int64_t patch = 0;
+  for (const Grid& grid : input.grids) {
+    if (patch >= begin && patch < end) part.grids.push_back(grid);
+    patch += patches_of(grid);
+  }
+  part.pixels.assign(input.pixels.begin() + begin * width, input.pixels.begin() + end * width);
+  return part;
+}
+
 double l2(const at::Tensor& t) {
   return t.to(at::kDouble).norm().item<double>();
 }
@@ -48,7 +67,8 @@ double l2(const at::Tensor& t) {
 // forward tensor, which is tighter than the gradient bound carried through AdamW.
 double bound_of(const std::string& path, const at::Tensor& want, double grad_norm) {
   if (path.rfind("denominators/", 0) == 0) return 0;
-  if (path.rfind("grads/", 0) == 0) return 1e-11 * std::max(l2(want), 1e-3 * grad_norm);
+  if (path.rfind("grads/", 0) == 0 || path.rfind("grads_mtp/", 0) == 0)
+    return 1e-11 * std::max(l2(want), 1e-3 * grad_norm);
   return 1e-12 * l2(want);
 }
 
@@ -58,9 +78,18 @@ TEST_CASE("the reference agrees with every golden") {
   const std::vector<std::string> files = packaged_goldens();
   REQUIRE(files.size() >= 6);
   const Golden golden(GENERATE_COPY(from_range(files)));
-  const reference::TensorMap got =
-      reference::run(golden.config, reference::to_tensors(golden.weights), golden.batch, golden.train,
-                     {.loss = golden.train.loss, .steps = golden.train.steps});
+  const reference::TensorMap weights = reference::to_tensors(golden.weights);
+  reference::TensorMap got = reference::run(golden.config, weights, golden.batch, golden.train,
+                                            {.loss = golden.train.loss, .steps = golden.train.steps});
+  double mtp_norm = 0;
+  if (golden.config.mtp_num_hidden_layers > 0) {
+    const reference::TensorMap of_mtp =
+        reference::run(golden.config, weights, golden.batch, golden.train, {.loss = "mtp"});
+    for (const auto& [name, value] : of_mtp)
+      if (name.rfind("grads/", 0) == 0) got["grads_mtp/" + name.substr(6)] = value;
+    for (const char* name : {"loss/mtp", "denominators/mtp"}) got[name] = of_mtp.at(name);
+    mtp_norm = of_mtp.at("grad_norm").item<double>();
+  }
 
   const auto stored = golden.store.tensors.find("expected/grad_norm");
   const double grad_norm = stored == golden.store.tensors.end() ? 0 : stored->second.view().at(0);
@@ -73,11 +102,31 @@ TEST_CASE("the reference agrees with every golden") {
     const at::Tensor want = reference::to_tensor(host.view()), tried = got.at(name);
     REQUIRE(tried.sizes() == want.sizes());
     const double difference = l2(tried.to(at::kDouble) - want.to(at::kDouble));
-    const double bound = bound_of(name, want, grad_norm);
+    const double bound = bound_of(name, want, name.rfind("grads_mtp/", 0) == 0 ? mtp_norm : grad_norm);
     CHECK(difference <= bound);
     ++judged;
   }
   CHECK(judged >= 7);
+}
+
+TEST_CASE("positions that follow from images' grids are those the library gave") {
+  std::size_t judged = 0;
+  for (const std::string& file : packaged_goldens()) {
+    Golden golden(file);
+    if (golden.batch.images.empty()) continue;
+    INFO(file);
+    const Batch& batch = golden.batch;
+    const at::Tensor want = at::tensor(batch.position_ids, at::kLong).view({3, batch.tokens()});
+    Batch without = batch;
+    without.position_ids.clear();
+    for (std::int64_t d = 0; d < batch.documents(); ++d) {
+      const Range tokens = batch.document(d);
+      const at::Tensor got = reference::document_of(golden.config, without, d, at::kDouble).positions;
+      CHECK(at::equal(got, want.narrow(1, tokens.begin, tokens.size())));
+    }
+    ++judged;
+  }
+  CHECK(judged == 2);
 }
 
 TEST_CASE("the oracle alone agrees with every golden's logits") {
@@ -100,7 +149,9 @@ TEST_CASE("the oracle alone agrees with every golden's logits") {
       positions.insert(positions.end(), begin + tokens.begin, begin + tokens.end);
     }
     got.middleRows(tokens.begin, tokens.size()) =
-        oracle::forward(golden.config, golden.weights, ids, positions);
+        oracle::forward(golden.config, golden.weights, ids, positions,
+                        {sights_of(batch.images, golden.config.image_token_id, golden, tokens),
+                         sights_of(batch.videos, golden.config.video_token_id, golden, tokens)});
   }
   INFO(golden.store.file);
   CHECK((got - want).norm() <= 1e-13 * want.norm());
