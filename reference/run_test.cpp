@@ -117,6 +117,7 @@ TEST_CASE("the term mtp predicts the token after the next inside documents and h
   // Documents of 11, 1 and 4 tokens: 10 + 0 + 3 labels, of which each document's first judges no slot.
   CHECK(both.at("denominators/token_mean").item<double>() == 13);
   CHECK(both.at("denominators/mtp").item<double>() == 9 + 2);
+  CHECK(both.at("denominators/mtp").dim() == 0);
 
   double sum = 0;
   for (std::int64_t d : {0, 2}) {

@@ -64,7 +64,7 @@ at::Tensor loss_denominators(const std::string& term, const Batch& batch, const 
     double targets = 0;  // slot t is judged by the label of slot t+1 of its document
     for (std::int64_t d = 0; d < batch.documents(); ++d)
       targets += valid_labels(batch, {batch.document(d).begin + 1, batch.document(d).end});
-    return at::tensor(targets, at::kDouble);
+    return at::scalar_tensor(targets, at::kDouble);
   }
   const std::string policy = term == "policy_gradient" || term == "lm_z" ? "token_mean" : term;
   const at::Tensor values = at::tensor(divisors(policy, batch, train), at::kDouble);
