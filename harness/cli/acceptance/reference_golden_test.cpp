@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <iostream>
 
 #include "golden/store.h"
 #include "reference/document.h"
@@ -94,6 +95,7 @@ TEST_CASE("the reference agrees with every golden") {
   const auto stored = golden.store.tensors.find("expected/grad_norm");
   const double grad_norm = stored == golden.store.tensors.end() ? 0 : stored->second.view().at(0);
   std::size_t judged = 0;
+  std::map<std::string, std::pair<double, std::string>> shares;  // by kind
   for (const auto& [path, host] : golden.store.tensors) {
     if (path.rfind("expected/", 0) != 0) continue;
     const std::string name = path.substr(9);
@@ -104,9 +106,14 @@ TEST_CASE("the reference agrees with every golden") {
     const double difference = l2(tried.to(at::kDouble) - want.to(at::kDouble));
     const double bound = bound_of(name, want, name.rfind("grads_mtp/", 0) == 0 ? mtp_norm : grad_norm);
     CHECK(difference <= bound);
+    std::pair<double, std::string>& worst = shares[name.substr(0, name.find('/'))];
+    if (bound > 0) worst = std::max(worst, {difference / bound, name});
     ++judged;
   }
   CHECK(judged >= 7);
+  std::cout << golden.store.file << ": largest share of a bound\n";
+  for (const auto& [kind, worst] : shares)
+    if (worst.first > 0) std::cout << "  " << worst.first << " " << worst.second << "\n";
 }
 
 TEST_CASE("positions that follow from images' grids are those the library gave") {
