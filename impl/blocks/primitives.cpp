@@ -10,7 +10,9 @@
 #include "impl/blocks/recompute.h"
 #include "impl/blocks/rms_norm.h"
 #include "impl/blocks/rope.h"
+#include "impl/blocks/vision.h"
 #include "impl/parallel/context_ulysses.h"
+#include "impl/parallel/vision.h"
 
 namespace meshparity::impl {
 
@@ -38,6 +40,15 @@ Primitives aten_primitives() {
   p.expert_routes = expert_routes;
   p.recomputed = recomputed;
   p.with_router_loss = with_router_loss;
+  p.layer_norm = layer_norm;
+  p.column_bias = add_bias;
+  p.row_bias = add_bias;
+  p.gelu_erf = gelu_erf;
+  p.gelu_tanh = gelu_tanh;
+  p.resample_positions = resample_positions;
+  p.vision_attention = attention;
+  p.gather_features = gather_features;
+  p.place_features = place_features;
   p.embedding_lookup = embedding_lookup;
   p.logit_max = logit_max;
   p.logit_sums = logit_sums;

@@ -15,6 +15,9 @@
 
 namespace meshparity::impl {
 
+struct VisionPatches;  // vision.h
+struct VisionPart;     // impl/parallel/vision.h
+
 struct Primitives {
   using Tensor = at::Tensor;
   template <class F>
@@ -70,6 +73,19 @@ struct Primitives {
   Entry<Tensor(const std::shared_ptr<RouterLoss>& loss, const Tensor& scores, const Routing& routing,
                const Tensor& real, const Site& site)>
       with_router_loss;
+  // vision.h; biases of column-parallel products lie on their rank, those of row-parallel ones are added once
+  Entry<Tensor(const Tensor& x, const Tensor& weight, const Tensor& bias)> layer_norm;
+  Entry<Tensor(const Tensor&x, const Tensor&bias)> column_bias, row_bias;
+  Entry<Tensor(const Tensor&x)> gelu_erf, gelu_tanh;
+  Entry<Tensor(const Tensor& table, const VisionPatches& patches)> resample_positions;
+  Entry<Tensor(const Tensor& q, const Tensor& k, const Tensor& v, const PackedTokens& tokens,
+               std::int64_t head_dim)>
+      vision_attention;
+  // impl/parallel/vision.h
+  Entry<Tensor(Collectives& collectives, const Group& tp, const Group& cp, const Tensor& features,
+               const VisionPart& part)>
+      gather_features;
+  Entry<Tensor(const Tensor& x, const Tensor& features, const VisionPart& part)> place_features;
   // embedding.h, cross_entropy.h
   Entry<Tensor(const Tensor& table, const Tensor& ids, std::int64_t begin)> embedding_lookup;
   Entry<Tensor(const Tensor& logits)> logit_max;

@@ -6,8 +6,11 @@
 namespace meshparity::impl {
 namespace {
 
-// "model.layers.3.mlp.gate.weight" -> "layers.3"; the final norm and the head share the last unit.
+// "model.layers.3.mlp.gate.weight" -> "layers.3"; the final norm and the head share a unit, the vision tower
+// is one, and multi-token prediction is one.
 std::string unit_of(const std::string& name) {
+  if (name.starts_with("model.visual.")) return "visual";
+  if (name.starts_with("mtp.")) return "mtp";
   if (name.ends_with("embed_tokens.weight")) return "embed";
   const auto at = name.find("layers.");
   if (at == std::string::npos) return "head";

@@ -1,10 +1,10 @@
-// Fully sharded parameters. The parameters of a unit (the embedding, one layer, the final norm with the head)
-// lie in one flat tensor per rank: its shards, cut after tp along dimension 0 over fsdp. Gathering a unit is
-// one all-gather inside the graph; its backward is one reduce-scatter that leaves each rank its shard's
-// gradient, summed over the fsdp group. The gathered parameters live from the unit's forward to the end of
-// its backward. Values, gradients and optimizer state of all units are slices of flat buffers
-// (ShardedParameters), so that zeroing, the norm and the optimizer are a few operations whatever the number
-// of parameters.
+// Fully sharded parameters. The parameters of a unit (the embedding, one layer, the final norm with the head,
+// the vision tower, multi-token prediction) lie in one flat tensor per rank: its shards, cut after tp along
+// dimension 0 over fsdp. Gathering a unit is one all-gather inside the graph; its backward is one
+// reduce-scatter that leaves each rank its shard's gradient, summed over the fsdp group. The gathered
+// parameters live from the unit's forward to the end of its backward. Values, gradients and optimizer state
+// of all units are slices of flat buffers (ShardedParameters), so that zeroing, the norm and the optimizer
+// are a few operations whatever the number of parameters.
 #pragma once
 
 #include <functional>
@@ -48,9 +48,9 @@ class ShardedParameters {
                     std::shared_ptr<Collectives> collectives, std::shared_ptr<Group> fsdp,
                     std::shared_ptr<Group> experts);
 
-  // Gathers the unit "embed", "layers.<i>" or "head" for one micro-batch; where experts are sharded over
-  // another group than the rest, theirs is a gather of its own. Throws RunError for a unit this rank does not
-  // hold.
+  // Gathers the unit "embed", "layers.<i>", "head", "visual" or "mtp" for one micro-batch; where experts are
+  // sharded over another group than the rest, theirs is a gather of its own. Throws RunError for a unit this
+  // rank does not hold.
   UnitWeights gather(const std::string& unit) const;
 
   const std::vector<Entry>& entries() const { return entries_; }

@@ -21,8 +21,23 @@ Rule cut_along(int dim, std::vector<Block> blocks) {
   return {dim, std::move(blocks), TpSum::none, false};
 }
 
+// The vision tower. Its input and its residual stream are whole on every tp rank: the ranks see the same
+// patches or, with whole weights, different images.
+Rule vision_rule_of(const std::string& name, const VisionConfig& v, bool whole) {
+  if (whole) return replicated(TpSum::all);
+  const Block heads{v.num_heads, v.head_dim()}, ffn{v.intermediate_size, 1}, merged{v.merged_width(), 1};
+  const Block width = name.find(".merger.") == std::string::npos ? ffn : merged;
+  if (name.find(".attn.qkv.") != std::string::npos) return cut_along(0, {heads, heads, heads});
+  if (name.ends_with(".attn.proj.weight")) return cut_along(1, {heads});
+  if (name.find(".linear_fc1.") != std::string::npos) return cut_along(0, {width});
+  if (name.ends_with(".linear_fc2.weight")) return cut_along(1, {width});
+  return replicated(TpSum::none);
+}
+
 // The rule of one parameter, by the end of its name. Source: qwen35.md 3.1.
-Rule rule_of(const std::string& name, const ModelConfig& c, const Mesh& mesh, bool sp) {
+Rule rule_of(const std::string& name, const ModelConfig& c, const Mesh& mesh, const Flags& flags) {
+  const bool sp = flags.sp;
+  if (name.starts_with("model.visual.")) return vision_rule_of(name, c.vision, flags.vision == "images");
   const auto is = [&](const char* suffix) { return name.ends_with(suffix); };
   const Block vocabulary{c.vocab_size, 1}, queries{c.num_attention_heads, c.head_dim};
   const Block gdn_keys{c.linear_num_key_heads, c.linear_key_head_dim};
@@ -33,7 +48,10 @@ Rule rule_of(const std::string& name, const ModelConfig& c, const Mesh& mesh, bo
   if (is("embed_tokens.weight") || is("lm_head.weight")) return cut_along(0, {vocabulary});
 
   // The residual stream is the same on all tp ranks without sp, and a different part of the tokens with it.
-  if (is("input_layernorm.weight") || is("post_attention_layernorm.weight") || name == "model.norm.weight")
+  const bool of_mtp =
+      name == "mtp.norm.weight" || name == "mtp.fc.weight" || name.starts_with("mtp.pre_fc_norm");
+  if (is("input_layernorm.weight") || is("post_attention_layernorm.weight") || name == "model.norm.weight" ||
+      of_mtp)
     return replicated(sp ? TpSum::all : TpSum::none);
 
   // One head's q and gate rows lie together.
@@ -77,9 +95,12 @@ bool is_embedding(const std::string& name) {
 
 // Is the parameter held by one of the stages? `tied`: the head is the embedding.
 bool on_stages(const std::string& name, const std::vector<PipelineStage>& stages, bool tied) {
+  const bool of_layer = name.starts_with("model.layers.");
   const auto at = name.find("layers.");
   for (const auto& stage : stages) {
-    if (at != std::string::npos) {
+    if (name.starts_with("model.visual.")) {
+      if (stage.first) return true;
+    } else if (of_layer) {
       const std::int64_t layer = std::stoll(name.substr(at + 7));
       if (layer >= stage.layers.begin && layer < stage.layers.end) return true;
     } else if (is_embedding(name)) {
@@ -103,7 +124,7 @@ Plan make_plan(const ModelConfig& config, const Mesh& mesh, const Flags& flags, 
   const auto stages = stages_of(mesh, flags, config.num_hidden_layers, plan.at.pp);
   for (const auto& info : parameters_of(config)) {
     if (!on_stages(info.name, stages, config.tie_word_embeddings)) continue;
-    const Rule rule = rule_of(info.name, config, mesh, flags.sp);
+    const Rule rule = rule_of(info.name, config, mesh, flags);
     PlanRow row;
     row.name = info.name;
     row.shape = info.shape;

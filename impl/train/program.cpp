@@ -8,6 +8,7 @@
 
 #include "harness/types/error.h"
 #include "impl/blocks/mtp.h"
+#include "impl/blocks/vision.h"
 #include "impl/parallel/data.h"
 #include "impl/parallel/pipeline.h"
 #include "impl/train/groups.h"
@@ -44,7 +45,12 @@ class RankProgram {
     optimizer_ = make_adamw(*parameters_, inputs.train, collectives_, groups_.model);
     offer(seams.optimizer, optimizer_);
 
-    TokenLayout layout = make_token_layout(inputs.batch, inputs.mesh, inputs.flags, engine.rank());
+    if (has_images() && inputs.batch.position_ids.empty()) {
+      positioned_ = inputs.batch;
+      positioned_->position_ids = rope_index(inputs.batch, inputs.config);
+    }
+    TokenLayout layout = make_token_layout(positioned_ ? *positioned_ : inputs.batch, inputs.mesh,
+                                           inputs.flags, engine.rank());
     if (seams.layout) seams.layout(layout, inputs.mesh, engine.rank());
     normaliser_ = Normaliser::count(layout, inputs.batch.documents(), inputs.train.num_tokens);
     normaliser_.sum_over_data_ranks = [this](const at::Tensor& counts) {
@@ -95,6 +101,7 @@ class RankProgram {
     return at::TensorOptions().dtype(inputs_.dtype).device(inputs_.device);
   }
 
+  bool has_images() const { return !inputs_.batch.images.empty() || !inputs_.batch.videos.empty(); }
   bool replicated_loss() const { return inputs_.loss_form == "replicated" && inputs_.mesh.uly > 1; }
   // Over how many ranks the same loss is evaluated.
   int loss_copies() const { return replicated_loss() ? inputs_.mesh.uly : 1; }
@@ -120,6 +127,12 @@ class RankProgram {
                                 loss_.next_logprobs() ? layout.batch : nullptr,
                                 seams.context,
                                 seams.packing};
+    if (inputs_.config.has_vision() && stages_.front().first) {
+      PackingOptions packing;
+      packing.dtype = inputs_.dtype, packing.device = inputs_.device;
+      images_ =
+          make_images(*layout.batch, inputs_.config, inputs_.mesh, inputs_.flags, plan_.at, layout, packing);
+    }
     for (std::size_t m = 0; m < layout.micro_batches.size(); ++m) {
       const MicroBatchTokens& tokens = layout.micro_batches[m];
       const auto number = static_cast<std::int64_t>(m);
@@ -228,20 +241,31 @@ class RankProgram {
     now.context = std::make_unique<BlockContext>(context_of(micro_batch));
     const auto router = now.context->router =
         router_terms().of_micro_batch(m, micro_batch.counted_by_routers, options());
-    ActivationHook hook;
-    if (!pass.activation_path.empty())
-      hook = [&](const std::string& name, const at::Tensor& value) {
+    ActivationHook hook, vision_hook;
+    if (!pass.activation_path.empty()) {
+      const auto note = [&pass](const std::string& name, const at::Tensor& value) {
         auto& parts = pass.activations[name];
         if (parts.empty()) pass.activation_order.push_back(name);
-        parts.push_back(without_padding(value.detach(), micro_batch.residual_real));
+        parts.push_back(value.detach());
       };
+      // Of a batch without images there is nothing to show.
+      if (has_images()) vision_hook = note;
+      hook = [&micro_batch, note](const std::string& name, const at::Tensor& value) {
+        note(name, without_padding(value, micro_batch.residual_real));
+      };
+    }
     std::optional<UnitWeights> embedding;
     at::Tensor x, next;  // next: the next tokens' embeddings, where the loss needs them
     const std::int64_t hidden = inputs_.config.hidden_size;
     if (stage.first) {
       embedding = parameters_->gather("embed");
-      x = decoder_embed(*now.context, *embedding, micro_batch.input, hook);
+      const bool vision = inputs_.config.has_vision();
+      x = decoder_embed(*now.context, *embedding, micro_batch.input, vision ? nullptr : hook);
       if (loss_.next_logprobs()) next = mtp_embed(*now.context, *embedding, micro_batch.input);
+      if (vision) {
+        place_images(*now.context, *parameters_, *groups_.cp, images_[m], vision_hook, x, next);
+        if (hook) hook("embed", x);
+      }
     } else {
       // Next tokens' embeddings travel behind the stream, and their gradients return with it: the last stage
       // needs no table of its own, tied or not.
@@ -337,6 +361,8 @@ class RankProgram {
   bool sequence_ = false;  // the residual stream is cut over tp
   std::vector<PipelineStage> stages_;
   std::vector<MicroBatch> micro_batches_;
+  std::vector<MicroBatchImages> images_;  // of a model with a tower, on the first stage
+  std::optional<Batch> positioned_;       // the batch with the positions its images give, where it brings none
 };
 
 }  // namespace
