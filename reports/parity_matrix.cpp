@@ -56,8 +56,8 @@ struct Table {
   }
 };
 
-constexpr const char* kFlags[] = {"batch",    "sp",        "gdn", "attn", "layout",
-                                  "schedule", "recompute", "pad", "loss"};
+constexpr const char* kFlags[] = {"batch",    "sp",        "gdn", "attn",   "layout",
+                                  "schedule", "recompute", "pad", "vision", "loss"};
 
 }  // namespace
 

@@ -14,8 +14,8 @@ void add_case_arguments(CLI::App& app, run::CaseOptions& o) {
     app.add_option(name, values, help)->delimiter(',')->group("Cases");
   };
   list("--model", o.model,
-       "tiny-dense, tiny-moe, tiny-tied, a config.json, a Hugging Face directory, or "
-       "shape:layers=ga:heads=4/2");
+       "tiny-dense, tiny-moe, tiny-tied, tiny-vl, tiny-vl-moe, a config.json, a Hugging Face directory, "
+       "text: before one of these (its text model), or shape:layers=ga:heads=4/2");
   list("--batch", o.batch,
        "single, packed-odd, rows, boundaries, grids, a batch TOML, or tokens:5+1/3//7:mask=40");
   list("--golden", o.golden, "golden file(s), instead of --model and --batch");
@@ -28,6 +28,7 @@ void add_case_arguments(CLI::App& app, run::CaseOptions& o) {
   list("--schedule", o.schedule, "pipeline schedule: 1f1b, gpipe, interleaved, all");
   list("--recompute", o.recompute, "activation recomputation: off, on, all");
   list("--pad", o.pad, "padding: none, left, right, document, all");
+  list("--vision", o.vision, "vision tower over tp and cp: tensor, images, all");
   list("--loss", o.loss,
        "token_mean, sum, sequence_mean, micro_batch_mean, num_tokens, policy_gradient, lm_z, router_z, aux, "
        "or a "

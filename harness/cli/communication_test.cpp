@@ -353,4 +353,22 @@ TEST_CASE("relayouts happen where the design says and nowhere else") {
     }
 }
 
+TEST_CASE("what a vision tower sends is what the plan says, in both ways to share it") {
+  int compared = 0;
+  for (const char* model : {"tiny-vl", "tiny-vl-moe"})
+    for (const char* mesh : {"fsdp2", "tp2", "tp3", "ring2.tp2", "uly3", "dp2.tp2", "pp2.tp2", "fsdp2.ring2"})
+      for (const char* vision : {"tensor", "images"})
+        for (const bool sp : {false, true}) {
+          Setup setup = short_setup(model, "rows", mesh);
+          REQUIRE(!setup.batch.images.empty());
+          setup.flags.vision = vision, setup.flags.sp = sp;
+          setup.run.steps = 1;
+          if (!refusal(setup.mesh, setup.flags, setup.config).empty()) continue;
+          INFO(model << " " << mesh << " " << vision << " sp=" << sp);
+          CHECK(difference(setup) == "");
+          ++compared;
+        }
+  CHECK(compared >= 36);
+}
+
 }  // namespace meshparity::cli::communication_test

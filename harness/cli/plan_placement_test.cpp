@@ -36,13 +36,14 @@ std::string difference(const impl::Plan& plan, const impl::PlanRow& row, const P
 }
 
 std::vector<std::string> differences(const ModelConfig& config, const Mesh& mesh, bool sp,
-                                     const std::function<void(impl::Plan&)>& edit = nullptr) {
+                                     const std::function<void(impl::Plan&)>& edit = nullptr,
+                                     const char* vision = "tensor") {
   Batch batch;
   batch.document_offsets = {0}, batch.row_offsets = {0}, batch.micro_batch_offsets = {0};
   Flags flags;
-  flags.sp = sp;
-  const PlacementTable table = scenarios::load_placements(config);
-  const layout::LayoutMap map(config, mesh, flags, batch, table);
+  flags.sp = sp, flags.vision = vision;
+  const layout::LayoutMap map(config, mesh, flags, batch, scenarios::load_placements(config));
+  const PlacementTable& table = map.placements();
   std::vector<std::string> found;
   for (int rank = 0; rank < mesh.world(); ++rank) {
     impl::Plan plan = impl::make_plan(config, mesh, flags, rank);
@@ -82,6 +83,25 @@ TEST_CASE("impl's plan and placements.toml place every parameter alike") {
         }
   }
   CHECK(compared == 36);
+}
+
+TEST_CASE("impl's plan and placements.toml place a vision tower and multi-token prediction alike") {
+  int compared = 0;
+  for (const char* model : {"tiny-vl", "tiny-vl-moe"}) {
+    const ModelConfig config = scenarios::load_model(model);
+    for (const char* text :
+         {"tp2", "tp3", "tp4", "tp6", "fsdp3.tp2", "pp2.ring2.tp2", "pp3.fsdp2", "fsdp2.tp2.ep2"})
+      for (const char* vision : {"tensor", "images"})
+        for (const bool sp : {false, true}) {
+          Flags flags;
+          flags.vision = vision, flags.sp = sp;
+          const Mesh mesh = Mesh::parse(text);
+          if (!refusal(mesh, flags, config).empty()) continue;
+          CHECK(differences(config, mesh, sp, nullptr, vision) == std::vector<std::string>{});
+          ++compared;
+        }
+  }
+  CHECK(compared == 40);
 }
 
 TEST_CASE("impl's plan and placements.toml place experts and stages alike on every mesh up to 8 ranks") {

@@ -25,10 +25,31 @@ std::int64_t layer_in(std::string_view name) {
   return layer;
 }
 
+// "model.visual.blocks.3.attn.qkv.weight" -> 3, -1 where no block is named.
+std::int64_t vision_block_in(std::string_view name) {
+  const auto at = name.find("visual.blocks.");
+  if (at == std::string_view::npos) return -1;
+  std::int64_t block = -1;
+  std::from_chars(name.data() + at + 14, name.data() + name.size(), block);
+  return block;
+}
+
+// The vision tower comes behind the embedding in the backward pass: its merger, its blocks downwards, its
+// patch embedding. No tower has as many blocks as this.
+constexpr int kMostBlocks = 10000;
+int vision_backward_place(std::string_view name) {
+  const std::int64_t block = vision_block_in(name);
+  if (name.find("visual.merger.") != std::string_view::npos) return 0;
+  return block < 0 ? kMostBlocks : kMostBlocks - 1 - static_cast<int>(block);
+}
+
 // Where in the backward pass a parameter's gradient is complete: the head first, the embedding last. Inside a
 // block the products nearest its output come first.
 int backward_place(const std::string& name, std::int64_t layers) {
   constexpr int kPerLayer = 100;
+  if (name.starts_with("mtp.")) return 0;
+  if (name.starts_with("model.visual."))
+    return static_cast<int>(layers + 2) * kPerLayer + vision_backward_place(name);
   const std::int64_t layer = layer_in(name);
   if (layer < 0)
     return name.starts_with("lm_head")               ? 0
@@ -58,6 +79,13 @@ int backward_place(const std::string& name, std::int64_t layers) {
 }
 
 int forward_place(const std::string& name, std::int64_t layers) {
+  if (name.starts_with("visual.")) {
+    // Before the stream that holds its features.
+    const std::int64_t block = vision_block_in(name);
+    return block >= 0                ? static_cast<int>(block) - kMostBlocks
+           : name == "visual.merger" ? -1
+                                     : -kMostBlocks - 1;
+  }
   const std::int64_t layer = layer_in(name);
   if (layer < 0) return name == "embed" ? 0 : static_cast<int>(2 * layers + 1);
   return static_cast<int>(2 * layer + (name.ends_with(".mixer") ? 1 : 2));
@@ -108,7 +136,8 @@ std::string token_place(const CaseView& view, const CaseTensor& tensor, std::int
 }
 
 bool has_token_rows(const CaseView& view, const Moment& moment, const CaseTensor& tensor) {
-  return moment.phase >= Phase::forward && moment.phase <= Phase::logprobs && !tensor.want.shape.empty() &&
+  return !moment.name.starts_with("visual.") && moment.phase >= Phase::forward &&
+         moment.phase <= Phase::logprobs && !tensor.want.shape.empty() &&
          tensor.want.shape[0] == view.batch.tokens();
 }
 

@@ -12,7 +12,7 @@ namespace {
 // nothing where the parameter is no norm in front of a block.
 std::string site_above(const CaseView& view, const std::string& name) {
   if (name == "model.norm.weight") return "lm_head";
-  if (!name.ends_with("layernorm.weight")) return "";
+  if (!name.ends_with("layernorm.weight") || !name.starts_with("model.layers.")) return "";
   const std::string layer = name.substr(6, name.find('.', 13) - 6);  // "layers.3"
   if (name.ends_with("post_attention_layernorm.weight")) return layer + ".mlp";
   const auto index = static_cast<std::size_t>(std::stoll(layer.substr(7)));
@@ -37,8 +37,11 @@ std::string families(const CaseView& view) {
     if (entry.moment.phase != Phase::backward || entry.moment.step != view.first->moment.step) continue;
     if (!entry.tensor->wrong) continue;
     std::string name = entry.moment.name;
-    if (const auto at = name.find("layers."); at != std::string::npos)
-      name.replace(at + 7, name.find('.', at + 7) - at - 7, "*");
+    for (const std::string numbered : {"layers.", "blocks."})
+      if (const auto at = name.find(numbered); at != std::string::npos) {
+        const auto number = at + numbered.size();
+        name.replace(number, name.find('.', number) - number, "*");
+      }
     names.insert(name);
   }
   std::string text;

@@ -34,6 +34,9 @@ double through_bfloat16(double x) {
 // "layers.3.mixer" -> "attention of layer 3".
 std::string block_words(const CaseView& view, const std::string& name) {
   if (name == "embed") return "the embedding";
+  if (name == "visual.patch_embed") return "the patch embedding of the vision tower";
+  if (name == "visual.merger") return "the merger of the vision tower";
+  if (name.starts_with("visual.blocks.")) return "block " + name.substr(14) + " of the vision tower";
   if (name == "norm") return "the final norm";
   const std::int64_t layer = std::stoll(name.substr(7));
   const std::string of = " of layer " + std::to_string(layer);
@@ -289,6 +292,10 @@ void forward_rules(const CaseView& view, std::vector<Cause>& causes) {
     return;
   }
   const std::string block = block_words(view, moment.name);
+  if (moment.name.starts_with("visual.")) {
+    causes.push_back({block + " computes something else", "its input is right, its output is not", kLocated});
+    return;
+  }
   std::int64_t later = 0;
   if (behind_first_documents(view, tensor, later))
     causes.push_back(

@@ -11,8 +11,15 @@ bool has_suffix(const std::string& name, const char* suffix) {
   return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
 }
 
-// What is gathered together: the embedding, each layer, and the final norm with the head.
+bool of_tower(const std::string& name) {
+  return name.rfind("model.visual.", 0) == 0;
+}
+
+// What is gathered together: the embedding, each layer, the final norm with the head, the vision tower, and
+// multi-token prediction.
 std::string unit_of_parameter(const std::string& name) {
+  if (of_tower(name)) return "visual";
+  if (name.rfind("mtp.", 0) == 0) return "mtp";
   if (has_suffix(name, "embed_tokens.weight")) return "embed";
   const auto layer = name.find("layers.");
   return layer == std::string::npos ? "head" : name.substr(layer, name.find('.', layer + 7) - layer);
@@ -21,7 +28,8 @@ std::string unit_of_parameter(const std::string& name) {
 // Norms of the residual stream see the same tokens on every tp rank, but for sp.
 bool of_residual_stream(const std::string& name) {
   return has_suffix(name, "input_layernorm.weight") || has_suffix(name, "post_attention_layernorm.weight") ||
-         name == "model.norm.weight";
+         name == "model.norm.weight" || name == "mtp.norm.weight" || name == "mtp.fc.weight" ||
+         name.rfind("mtp.pre_fc_norm", 0) == 0;
 }
 
 // Everything about a placement that decides its parts.
@@ -73,7 +81,8 @@ ParameterTraffic::ParameterTraffic(const LayoutMap& map) : map_(map) {
   std::map<std::string, std::vector<std::int64_t>> known;  // layers repeat the same cuts
   for (const ParameterPlacement& p : map.placements()) {
     const bool kv_head = !p.tp_blocks.empty() && p.tp_blocks[0].replicate;
-    Parameter parameter{p.name, unit_of_parameter(p.name), p.expert, p.tp_dim < 0, kv_head, {}};
+    Parameter parameter{p.name,  unit_of_parameter(p.name), p.expert, p.tp_dim < 0,
+                        kv_head, of_tower(p.name),          {}};
     // On a pipeline only the ranks of the layer's stage hold anything.
     std::vector<std::int64_t>& shards =
         known[cut_text(p) + (map.mesh().pp > 1 ? " " + unit_of_parameter(p.name) : "")];
@@ -128,6 +137,8 @@ void ParameterTraffic::reduce_gradients(const RankSends& sends, const RankPlace&
   };
   // Replicas over tp that saw other tokens (sp), other heads, or partial sums (router, shared gate).
   sum_over(place.tp, "gradients.tp", [&](const Parameter& p) {
+    // The tower's patches are the same on all ranks; whole, each has images of its own.
+    if (p.tower) return p.replicated && map_.flags().vision == "images";
     return p.replicated && (map_.flags().sp || !of_residual_stream(p.name));
   });
   sum_over(kv_group(place), "gradients.kv_replicas",

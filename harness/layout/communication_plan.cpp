@@ -83,6 +83,10 @@ class Planner {
       parameters_.gather_unit(sends.passes, place, "embed");
       leave_block(sends.passes, place, "embed_tokens", held);
       if (loss_.has("mtp")) leave_block(sends.passes, place, "mtp.embed_tokens", held);
+      if (map_.config().has_vision()) {
+        parameters_.gather_unit(sends.passes, place, "visual");
+        vision_sites(sends.passes, place, m);
+      }
     }
     for (std::int64_t i = stage.layers.begin; i < stage.layers.end; ++i) layer(sends, place, i, m, tokens);
     if (stage.last) {

@@ -106,6 +106,10 @@ void leave_block(const RankSends& sends, const RankPlace& place, const std::stri
                  std::int64_t tokens);
 void head_sites(const RankSends& sends, const RankPlace& place, const std::string& site, std::int64_t tokens);
 
+// communication_vision.cpp: the tower on the images of a micro-batch, and its features on their way to the
+// tokens.
+void vision_sites(const RankSends& sends, const RankPlace& place, std::int64_t micro_batch);
+
 // communication_context.cpp: between entering and leaving, `site` such as "layers.3".
 void attention_sites(const RankSends& sends, const RankPlace& place, const std::string& site,
                      const TokenCounts& tokens);
@@ -161,7 +165,7 @@ void router_sends(const RankSends& sends, const RankPlace& place, const StagePla
 class ParameterTraffic {
  public:
   explicit ParameterTraffic(const LayoutMap& map);
-  // The unit ("embed", "layers.3", "head") of one micro-batch.
+  // The unit ("embed", "layers.3", "head", "visual", "mtp") of one micro-batch.
   void gather_unit(const RankSends& sends, const RankPlace& place, const std::string& unit) const;
   void reduce_gradients(const RankSends& sends, const RankPlace& place) const;
 
@@ -169,6 +173,7 @@ class ParameterTraffic {
   struct Parameter {
     std::string name, unit;
     bool expert = false, replicated = false, kv_head = false;
+    bool tower = false;                // of the vision tower
     std::vector<std::int64_t> shards;  // [world] elements each rank keeps
   };
   bool experts_apart() const;

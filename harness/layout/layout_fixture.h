@@ -30,7 +30,7 @@ inline PlacementTable placements(const ModelConfig& c) {
   };
   PlacementTable table;
   for (const auto& parameter : parameters_of(c)) {
-    ParameterPlacement p{parameter.name, parameter.shape, -1, {}, 0, false};
+    ParameterPlacement p{parameter.name, parameter.shape, -1, {}, 0, false, false};
     const auto place = [&](const char* end, int dim, std::vector<Block> blocks) {
       if (ends_with(parameter.name, end)) p.tp_dim = dim, p.tp_blocks = std::move(blocks);
     };

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <string_view>
 
+#include "harness/layout/images.h"
 #include "harness/layout/layout.h"
 #include "harness/layout/padded_rows.h"
 #include "harness/layout/token_order.h"
@@ -74,6 +75,16 @@ bool is_activation(std::string_view name, std::int64_t layers) {
   return part == "mixer" || part == "ffn";
 }
 
+// visual.patch_embed and visual.blocks.<i> hold patches, visual.merger features.
+bool is_vision_activation(std::string_view name, std::int64_t depth) {
+  if (name == "visual.patch_embed" || name == "visual.merger") return depth > 0;
+  if (!starts_with(name, "visual.blocks.")) return false;
+  name.remove_prefix(14);
+  std::int64_t block = -1;
+  const auto [stop, error] = std::from_chars(name.data(), name.data() + name.size(), block);
+  return error == std::errc() && stop == name.data() + name.size() && block >= 0 && block < depth;
+}
+
 void check_placement_row(const ParameterPlacement& p) {
   const char* const file = "placements.toml";
   const int dims = static_cast<int>(p.shape.size());
@@ -106,6 +117,9 @@ LayoutMap::LayoutMap(const ModelConfig& config, const Mesh& mesh, const Flags& f
                      const PlacementTable& placements)
     : config_(config), mesh_(mesh), flags_(flags), batch_(batch), placements_(placements) {
   for (std::size_t i = 0; i < placements_.size(); ++i) {
+    // A tower whose images are spread is whole on every rank.
+    if (placements_[i].tower && flags_.vision == "images")
+      placements_[i].tp_dim = -1, placements_[i].tp_blocks = {};
     check_placement_row(placements_[i]);
     if (!rows_.emplace(placements_[i].name, i).second)
       throw InputError("placements.toml", placements_[i].name, "appears twice");
@@ -151,6 +165,8 @@ int LayoutMap::stage_of_layer(std::int64_t layer) const {
 
 bool LayoutMap::on_stage(std::string_view name, int pp) const {
   if (mesh_.pp == 1) return true;
+  if (starts_with(name, "model.visual.") || starts_with(name, "visual.")) return pp == 0;
+  if (starts_with(name, "mtp.")) return pp == mesh_.pp - 1;
   if (const auto at = name.find("layers."); at != std::string_view::npos)
     return stage_of_layer(std::atoll(name.data() + at + 7)) == pp;
   const bool embedding = name.find("embed") != std::string_view::npos, last = pp == mesh_.pp - 1;
@@ -192,6 +208,23 @@ LocalIndex LayoutMap::local_parameter(const ParameterPlacement& p, const RankCoo
   return index;
 }
 
+LocalIndex LayoutMap::local_vision(std::string_view name, int rank) const {
+  const bool features = name == "visual.merger";
+  const std::int64_t patches = batch_.images.patches() + batch_.videos.patches();
+  Indices held;
+  for (std::int64_t m = 0; m < batch_.micro_batches(); ++m)
+    for (const ImagePlace& image :
+         images_computed(images_of(batch_, config_, mesh_, m, data_rank(mesh_, rank)), mesh_, flags_,
+                         coordinate_of(mesh_, rank))) {
+      const Indices part = features ? range(image.first_feature, image.first_feature + image.features)
+                                    : range(image.first_patch, image.first_patch + image.patches);
+      held.insert(held.end(), part.begin(), part.end());
+    }
+  const std::int64_t width = features ? config_.hidden_size : config_.vision.hidden_size;
+  const std::int64_t rows = features ? patches / config_.vision.merged_patches() : patches;
+  return {{rows, width}, {held, range(0, width)}};
+}
+
 LocalIndex LayoutMap::local(const std::string& key, int rank) const {
   LocalIndex index = local_of_stage(key, rank);
   std::string_view name = key;
@@ -231,6 +264,9 @@ LocalIndex LayoutMap::local_of_stage(const std::string& key, int rank) const {
   if (starts_with(key, "activations/") &&
       is_activation(std::string_view(key).substr(12), config_.num_hidden_layers))
     return {{n, config_.hidden_size}, {tokens(rank, true), range(0, config_.hidden_size)}};
+  if (starts_with(key, "activations/") &&
+      is_vision_activation(std::string_view(key).substr(12), config_.vision.depth))
+    return local_vision(std::string_view(key).substr(12), rank);
   const std::string_view name = parameter_name(key);
   if (!name.empty()) {
     const auto row = rows_.find(std::string(name));

@@ -47,6 +47,7 @@ Batch padded_batch(const Batch& batch, const Mesh& mesh, const std::string& pad)
   one_data_rank.dp = one_data_rank.fsdp = 1;
   Batch out;
   out.name = batch.name;
+  out.images = batch.images, out.videos = batch.videos;  // padding is no placeholder
   out.document_offsets = out.row_offsets = {0};
   out.micro_batch_offsets = batch.micro_batch_offsets;
   std::vector<std::int64_t> positions[3];

@@ -13,7 +13,7 @@ namespace meshparity::run {
 struct CaseOptions {
   std::vector<std::string> model, batch, golden, mesh;
   std::vector<std::string> axes;  // the axes that world=N and world<=N may use; empty: all
-  std::vector<std::string> sp, gdn, attn, layout, schedule, recompute, pad;
+  std::vector<std::string> sp, gdn, attn, layout, schedule, recompute, pad, vision;
   std::vector<std::string> loss, loss_form, dtype, check, engine, reduce;
   std::string tensor = "*", device = "cpu", fault;
   int steps = -1, spawn = 0;
@@ -47,8 +47,8 @@ struct Expansion {
 };
 
 // The flags with every value that changes nothing on this mesh set to its default. `why`, if given and empty,
-// gets the first such value's reason.
-Flags canonical_flags(const Mesh& mesh, Flags flags, std::string* why);
+// gets the first such value's reason. `tower`: has the model a vision tower, or may it have one?
+Flags canonical_flags(const Mesh& mesh, Flags flags, std::string* why, bool tower = true);
 
 // Cross product of all lists. Mesh items are "tp2.fsdp2", "world=8" or "world<=8" (the last two give the
 // valid meshes of every model). "all" is every value of a flag. Values that mean the same on a mesh (sp where

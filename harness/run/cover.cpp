@@ -57,9 +57,11 @@ void set_factor(CaseSpec& s, const std::string& text) {
     if (factor == name) s.mesh.*field = std::stoi(value);
   if (factor == "etp") s.mesh.etp = value == "1" ? 1 : s.mesh.tp;
   const std::pair<const char*, std::string*> words[] = {
-      {"gdn", &s.flags.gdn},           {"attn", &s.flags.attn}, {"layout", &s.flags.layout},
-      {"schedule", &s.flags.schedule}, {"pad", &s.flags.pad},   {"loss", &s.loss},
-      {"loss-form", &s.loss_form},     {"model", &s.model},     {"batch", &s.batch}};
+      {"gdn", &s.flags.gdn},       {"attn", &s.flags.attn},
+      {"layout", &s.flags.layout}, {"schedule", &s.flags.schedule},
+      {"pad", &s.flags.pad},       {"loss", &s.loss},
+      {"vision", &s.flags.vision}, {"loss-form", &s.loss_form},
+      {"model", &s.model},         {"batch", &s.batch}};
   for (const auto& [name, field] : words)
     if (factor == name) *field = value;
   if (factor == "sp") s.flags.sp = value == "on";
@@ -86,6 +88,7 @@ std::vector<std::pair<std::string, std::string>> factors_of(const CaseSpec& s) {
           {"schedule", s.flags.schedule},
           {"recompute", on(s.flags.recompute)},
           {"pad", s.flags.pad},
+          {"vision", s.flags.vision},
           {"loss", s.loss},
           {"loss-form", s.loss_form},
           {"model", s.model},
@@ -186,7 +189,8 @@ std::vector<Impossible> impossible_pairs(
       else if (spec.mesh.world() > largest)
         why = "needs " + std::to_string(spec.mesh.world()) + " ranks, the largest mesh has " +
               std::to_string(largest);
-      else if (!(canonical_flags(spec.mesh, spec.flags, &why) == spec.flags))
+      else if (!(canonical_flags(spec.mesh, spec.flags, &why,
+                                 config_of(spec.model, spec.golden).has_vision()) == spec.flags))
         why = spec.mesh.text() + ": " + why;
       else
         why = refusal(spec.mesh, spec.flags, config_of(spec.model, spec.golden));

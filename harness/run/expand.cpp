@@ -117,6 +117,7 @@ const std::vector<FlagOption>& flag_options() {
       word_flag<&Flags::schedule>("schedule", {"1f1b", "gpipe", "interleaved"}, &O::schedule),
       switch_flag<&Flags::recompute>("recompute", &O::recompute),
       word_flag<&Flags::pad>("pad", {"none", "left", "right", "document"}, &O::pad),
+      word_flag<&Flags::vision>("vision", {"tensor", "images"}, &O::vision),
   };
   return table;
 }
@@ -142,7 +143,7 @@ std::vector<std::string> values_asked(const FlagOption& flag, const CaseOptions&
   return out;
 }
 
-Flags canonical_flags(const Mesh& mesh, Flags flags, std::string* why) {
+Flags canonical_flags(const Mesh& mesh, Flags flags, std::string* why, bool tower) {
   const Flags plain;
   const auto idle = [&](auto Flags::*field, bool takes_part, const char* what) {
     if (takes_part || flags.*field == plain.*field) return;
@@ -156,6 +157,8 @@ Flags canonical_flags(const Mesh& mesh, Flags flags, std::string* why) {
   idle(&Flags::attn, mesh.ring > 1, "attn=gather needs ring > 1");
   idle(&Flags::layout, mesh.ring > 1, "a layout other than contiguous needs ring > 1");
   idle(&Flags::schedule, mesh.pp > 1, "a schedule needs pp > 1");
+  idle(&Flags::vision, tower, "vision=images needs a model with a vision tower");
+  idle(&Flags::vision, mesh.tp * mesh.cp() > 1, "vision=images needs tp, ring or uly > 1");
   return flags;
 }
 
@@ -174,6 +177,15 @@ Expansion expand(const CaseOptions& o,
   check_words("device", {o.device}, {"cpu", "cuda"});
   const auto checks = check_list(o.check);
   check_words("axes", o.axes, {"pp", "dp", "fsdp", "ring", "uly", "tp", "ep"});
+  // Of a model with a tower the meshes that one of its ways asked for can take.
+  const auto takes = [&](const Mesh& mesh, const ModelConfig& config) {
+    for (const auto& vision : values_asked(flag_options().back(), o)) {
+      Flags asked;
+      flag_options().back().set(asked, vision);
+      if (refusal(mesh, asked, config).empty()) return true;
+    }
+    return false;
+  };
   std::vector<MeshItem> meshes;
   for (const auto& text : or_default(o.mesh, "dp1")) meshes.push_back(parse_mesh_item(text));
 
@@ -219,7 +231,8 @@ Expansion expand(const CaseOptions& o,
 
   Expansion out;
   std::set<std::string> listed;  // lines of out.cases
-  std::vector<CaseSpec> idle;    // asked for with a value that changes nothing on their mesh
+  // Asked for with a value that changes nothing on their mesh, and whether their model has a vision tower.
+  std::vector<std::pair<CaseSpec, bool>> idle;
   std::set<std::string> seen;
   for (const auto& source : sources) {
     const ModelConfig config = config_of(source.model, source.golden);
@@ -229,7 +242,7 @@ Expansion expand(const CaseOptions& o,
       if (!item.explicit_mesh)
         for (int world = item.least; world <= item.most; ++world)
           for (const auto& mesh : enumerate_meshes(world))
-            if (keeps_to(mesh, o.axes) && refusal(mesh, {}, config).empty()) list.push_back(mesh);
+            if (keeps_to(mesh, o.axes) && takes(mesh, config)) list.push_back(mesh);
       for (const auto& mesh : list) {
         CaseSpec base;
         base.model = source.model, base.batch = source.batch, base.golden = source.golden, base.mesh = mesh;
@@ -237,8 +250,8 @@ Expansion expand(const CaseOptions& o,
         base.device = o.device, base.fault = o.fault, base.seed = o.seed;
         for_each_value(base, [&](const CaseSpec& spec) {
           if (!seen.insert(spec.line()).second) return;
-          if (!(canonical_flags(mesh, spec.flags, nullptr) == spec.flags)) {
-            idle.push_back(spec);
+          if (!(canonical_flags(mesh, spec.flags, nullptr, config.has_vision()) == spec.flags)) {
+            idle.push_back({spec, config.has_vision()});
             return;
           }
           std::string reason = refusal(mesh, spec.flags, config);
@@ -257,10 +270,10 @@ Expansion expand(const CaseOptions& o,
     }
   }
   // An idle value whose default is listed too is the same case; alone it is a skip.
-  for (auto& spec : idle) {
+  for (auto& [spec, tower] : idle) {
     std::string why;
     CaseSpec plain = spec;
-    plain.flags = canonical_flags(spec.mesh, spec.flags, &why);
+    plain.flags = canonical_flags(spec.mesh, spec.flags, &why, tower);
     if (!listed.count(plain.line())) out.skipped.push_back({spec, spec.mesh.text() + ": " + why});
   }
   if (out.cases.empty()) {

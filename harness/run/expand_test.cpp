@@ -78,6 +78,26 @@ TEST_CASE("a sum of terms is one case, and a model without routers is skipped wh
   CHECK_THROWS_WITH(expand(o, config_of), "loss term aux needs a mixture-of-experts model");
 }
 
+TEST_CASE("how a vision tower is spread varies only where a model has one and tp or cp is more than 1") {
+  const auto with_tower = [](const std::string& model, const std::string& golden) {
+    ModelConfig c = config_of(model, golden);
+    if (model == "tiny-vl") c.vision.depth = 2, c.vision.hidden_size = 24, c.vision.num_heads = 6;
+    return c;
+  };
+  CaseOptions o;
+  o.model = {"tiny-vl"}, o.mesh = {"dp2", "tp2", "ring2"}, o.vision = {"all"};
+  CHECK(expand(o, with_tower).cases.size() == 5);
+  o.model = {"tiny-dense"};
+  CHECK(expand(o, with_tower).cases.size() == 3);
+  o.model = {"tiny-vl"}, o.mesh = {"world=4"}, o.axes = {"tp"}, o.vision = {"images"};
+  CHECK(expand(o, with_tower).cases.size() == 1);
+  o.vision = {};
+  CHECK_THROWS_AS(expand(o, with_tower), InputError);
+  o.mesh = {"tp4"};
+  CHECK_THROWS_WITH(expand(o, with_tower),
+                    "tp4: vision=tensor needs tp to divide vision_config.num_heads=6; vision=images works");
+}
+
 TEST_CASE("unknown words in options are errors that list what is known") {
   CaseOptions o;
   o.loss = {"token_mean+2*mean"};

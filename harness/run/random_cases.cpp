@@ -70,6 +70,8 @@ Mesh random_mesh(Draw& draw) {
 Flags random_flags(const Mesh& mesh, const ModelConfig& config, const CaseOptions& options, Draw& draw) {
   Flags flags;
   for (const auto& flag : flag_options()) {
+    // Nothing is drawn for it, so that text models' cases stay what they are.
+    if (std::string(flag.name) == "vision" && !config.has_vision()) continue;
     const auto values = (options.*flag.given).empty() ? flag.values : values_asked(flag, options);
     bool taken = false;
     for (int i = 0; i < 3 && !taken; ++i) {

@@ -70,13 +70,22 @@ bool of_last_layer(const Context& context) {
   return context.tensor.rfind(last, 0) == 0;
 }
 
-// Slices of dimension 0 that nothing reaches: experts without a token, embedding rows of ids the batch never
-// uses (with tied embeddings the head reaches those as well, and their want is not zero). A used id without
+// A part of the model that a batch or a loss may leave out as a whole: the vision tower, multi-token
+// prediction.
+bool of_optional_part(const std::string& tensor) {
+  return tensor.rfind("model.visual.", 0) == 0 || tensor.rfind("mtp.", 0) == 0;
+}
+
+// Slices of dimension 0 that nothing reaches: a part of the model that is left out, experts without a token,
+// embedding rows of ids the batch never uses or that images replace (with tied embeddings the head reaches
+// those as well, and their want is not zero). A used id without
 // loss is reached: its zero is a cancellation, judged by the bound.
 std::vector<std::int64_t> idle_slices(const Context& context, const TensorView& want) {
   const bool experts = context.tensor.find(".mlp.experts.") != std::string::npos;
   const bool embedding = context.tensor.ends_with("embed_tokens.weight") && !context.token_ids.empty();
   std::vector<std::int64_t> idle;
+  if (of_optional_part(context.tensor) && size_of(want).largest == 0 && !want.shape.empty())
+    for (std::int64_t slice = 0; slice < want.shape[0]; ++slice) idle.push_back(slice);
   if ((!experts && !embedding) || want.shape.empty() || want.shape[0] == 0) return idle;
   // Below the last layer a zero may also be an expert that only tokens without loss reach, and what those get
   // passes mixers that may add up over documents and cancel.
@@ -84,7 +93,9 @@ std::vector<std::int64_t> idle_slices(const Context& context, const TensorView& 
   std::vector<bool> used(static_cast<std::size_t>(want.shape[0]), false);
   if (embedding)
     for (const std::int64_t id : context.token_ids)
-      if (id >= 0 && id < want.shape[0]) used[id] = true;
+      if (id >= 0 && id < want.shape[0] && id != context.config.image_token_id &&
+          id != context.config.video_token_id)
+        used[id] = true;
   const std::int64_t width = want.numel() / want.shape[0];
   for (std::int64_t slice = 0; slice < want.shape[0]; ++slice) {
     bool zero = !used[slice];
@@ -112,7 +123,7 @@ double rounding_growth(const ModelConfig& c, std::int64_t tokens) {
   const std::int64_t longest =
       std::max({c.hidden_size, c.num_attention_heads * c.head_dim, c.gdn_value_width(), c.intermediate_size,
                 c.moe_intermediate_size, c.shared_expert_intermediate_size, c.num_experts, c.vocab_size,
-                tokens, std::int64_t{1}});
+                c.vision.merged_width(), c.vision.intermediate_size, tokens, std::int64_t{1}});
   const double depth = std::max(1.0, static_cast<double>(c.num_hidden_layers) / kMeasuredLayers);
   return std::sqrt(static_cast<double>(longest) * depth);
 }

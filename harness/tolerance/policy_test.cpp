@@ -126,6 +126,22 @@ TEST_CASE("slices nothing reaches are exact for experts and embedding rows only"
   // Unknown ids prove nothing.
   c.token_ids = {};
   CHECK(exact("grads", "model.embed_tokens.weight").empty());
+  // A placeholder's row is replaced by an image's.
+  c.token_ids = {1, 2, 1}, c.config.image_token_id = 2;
+  CHECK(exact("grads", "model.embed_tokens.weight") == Slices{0, 2, 3});
+}
+
+TEST_CASE("a tower without images and a layer without loss have gradients of exactly zero") {
+  Context c = context();
+  const auto exact = [&](const char* name, std::initializer_list<double> values) {
+    c.tensor = name;
+    const HostTensor want = doubles(values);
+    return limits(policy(), "grads", c, want.view()).exact_zero_slices.size();
+  };
+  CHECK(exact("model.visual.merger.norm.bias", {0, 0, 0}) == 3);
+  CHECK(exact("mtp.fc.weight", {0, 0}) == 2);
+  CHECK(exact("model.visual.merger.norm.bias", {0, 1, 0}) == 0);
+  CHECK(exact("model.norm.weight", {0, 0, 0}) == 0);
 }
 
 TEST_CASE("nats have an absolute floor per token") {

@@ -21,6 +21,7 @@ std::string CaseSpec::line() const {
   add("schedule", flags.schedule, flags.schedule != plain.flags.schedule);
   add("recompute", on(flags.recompute), flags.recompute);
   add("pad", flags.pad, flags.pad != plain.flags.pad);
+  add("vision", flags.vision, flags.vision != plain.flags.vision);
   add("loss", loss, loss != plain.loss);
   add("loss-form", loss_form, loss_form != plain.loss_form);
   add("steps", std::to_string(steps), steps >= 0);

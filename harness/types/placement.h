@@ -30,10 +30,10 @@ struct ParameterPlacement {
   int tp_dim = -1;
   std::vector<Block> tp_blocks;
   int fsdp_dim = 0;
-  // Of the vision tower: tp cuts it only where the tower is tensor-parallel (Flags::vision).
-  bool tower = false;
   // Dimension 0 is the expert, cut over ep; etp takes the place of tp, edp that of fsdp.
   bool expert = false;
+  // Of the vision tower: tp cuts it only where the tower is tensor-parallel (Flags::vision).
+  bool tower = false;
 };
 
 // The table of one model: one row per parameter, in parameters_of order.
