@@ -117,6 +117,13 @@ Fault aux_loss_never_attached();
 Fault pp_padding_mask_unsharded();
 // Padding.
 Fault fa_padding_mask_ignored();
+// Images.
+Fault vlm_usp_slice_twice_or_never();
+Fault vision_gather_bwd_drops_remote();
+Fault vision_gather_tp_fold();
+Fault vision_grad_dilution();
+Fault vit_block_mask_ignored();
+Fault packed_mrope_cp_fallback();
 
 const std::vector<Fault>& all() {
   static const std::vector<Fault> list = {gdn_inproj_flat_tp_split(),
@@ -223,7 +230,13 @@ const std::vector<Fault>& all() {
                                           aux_loss_shrinks_with_dp(),
                                           aux_loss_never_attached(),
                                           pp_padding_mask_unsharded(),
-                                          fa_padding_mask_ignored()};
+                                          fa_padding_mask_ignored(),
+                                          vlm_usp_slice_twice_or_never(),
+                                          vision_gather_bwd_drops_remote(),
+                                          vision_gather_tp_fold(),
+                                          vision_grad_dilution(),
+                                          vit_block_mask_ignored(),
+                                          packed_mrope_cp_fallback()};
   return list;
 }
 
