@@ -67,12 +67,13 @@ VisionWeights vision_weights(const ModelConfig& c, const TensorMap& w) {
 }
 
 // Token embeddings; those of placeholders give way to the rows the tower makes of the images, in order.
-at::Tensor embed_document(const ModelConfig& c, const TensorMap& w, const Document& document) {
+at::Tensor embed_document(const ModelConfig& c, const TensorMap& w, const Document& document,
+                          const VisionNote& note) {
   at::Tensor x = embed(document.token_ids, w.at("model.embed_tokens.weight"));
   const auto put = [&](const Document::Sight& sight, std::int64_t id) {
     if (sight.grids.empty()) return;
     const at::Tensor rows = vision_tower(sight.patches, sight.grids, vision_weights(c, w), c.vision.num_heads,
-                                         c.vision.spatial_merge_size);
+                                         c.vision.spatial_merge_size, note);
     x = x.index_copy(0, (document.token_ids == id).nonzero().squeeze(1), rows);
   };
   put(document.images, c.image_token_id);
@@ -122,7 +123,12 @@ Forward forward_document(const ModelConfig& c, const TensorMap& w, const Documen
   };
   const RotaryTable rope = rope_of(c, w, document.positions);
   Forward forward;
-  forward.embeddings = embed_document(c, w, document);
+  // Images, then videos: two calls of the tower, one activation.
+  forward.embeddings = embed_document(c, w, document, [&](const std::string& name, const at::Tensor& value) {
+    if (!notes.activations) return;
+    at::Tensor& all = (*notes.activations)[name];
+    all = all.defined() ? at::cat({all, value.detach()}) : value.detach();
+  });
   note("embed", forward.embeddings);
   at::Tensor x = forward.embeddings;
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {

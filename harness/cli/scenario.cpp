@@ -67,17 +67,6 @@ std::shared_ptr<Scenario> scenario_of_model(const CaseSpec& spec) {
   return scenario;
 }
 
-// A part of the model that nothing here computes yet is refused, never left out silently.
-void refuse_what_is_not_computed(const ModelConfig& config) {
-  const auto refuse = [&](const char* field, const char* part) {
-    throw InputError(
-        config.name, field,
-        std::string(part) + " is not computed yet; --model text:" + config.name + " is its text model alone");
-  };
-  if (config.has_vision()) refuse("vision_config", "a vision tower");
-  if (config.mtp_num_hidden_layers > 0) refuse("mtp_num_hidden_layers", "multi-token prediction");
-}
-
 std::map<std::string, HostTensor> run_reference(const Scenario& scenario, const CaseSpec& spec, int steps) {
   reference::RunOptions options;
   options.loss = spec.loss;
@@ -196,7 +185,6 @@ std::shared_ptr<const Scenario> load_scenario(const CaseSpec& spec) {
   for (const auto& entry : kept)
     if (entry.key == key) return entry.scenario;
   auto scenario = golden_file.empty() ? scenario_of_model(spec) : scenario_of_golden(golden_file);
-  refuse_what_is_not_computed(scenario->config);
   scenario->placements = scenarios::load_placements(scenario->config);
   for (const auto& [name, tensor] : scenario->host_weights)
     scenario->weights.emplace(name, alias_of(tensor).to(scalar_type_of(spec.dtype)));

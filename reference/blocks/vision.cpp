@@ -113,13 +113,22 @@ at::Tensor merge_patches(const at::Tensor& x, const VisionWeights& w, std::int64
 }
 
 at::Tensor vision_tower(const at::Tensor& patches, const std::vector<Grid>& grids, const VisionWeights& w,
-                        std::int64_t heads, std::int64_t merge) {
+                        std::int64_t heads, std::int64_t merge, const VisionNote& note) {
+  const auto say = [&](const std::string& name, const at::Tensor& value) {
+    if (note) note("visual." + name, value);
+  };
   const at::Tensor kernel = w.patch_embed.weight.flatten(1);
   at::Tensor x =
       at::linear(patches, kernel, w.patch_embed.bias) + resampled_positions(w.positions, grids, merge);
   const RotaryTable rope = axial_rotary_table(grids, merge, x.size(1) / heads, w.positions.options());
-  for (const VisionBlockWeights& block : w.blocks) x = vision_block(x, block, rope, grids, heads);
-  return merge_patches(x, w, merge);
+  say("patch_embed", x);
+  for (std::size_t i = 0; i < w.blocks.size(); ++i) {
+    x = vision_block(x, w.blocks[i], rope, grids, heads);
+    say("blocks." + std::to_string(i), x);
+  }
+  const at::Tensor rows = merge_patches(x, w, merge);
+  say("merger", rows);
+  return rows;
 }
 
 }  // namespace meshparity::reference

@@ -7,6 +7,8 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <functional>
+#include <string>
 #include <vector>
 
 #include "harness/types/batch.h"
@@ -71,8 +73,13 @@ at::Tensor vision_block(const at::Tensor& x, const VisionBlockWeights& weights, 
 // x [P, V] -> [P/(m*m), D].
 at::Tensor merge_patches(const at::Tensor& x, const VisionWeights& weights, std::int64_t merge);
 
+// Called with "visual.patch_embed" [P, V] (positions added), "visual.blocks.<i>" [P, V] (the stream behind
+// block i) and "visual.merger" [P/(m*m), D].
+using VisionNote = std::function<void(const std::string& name, const at::Tensor& value)>;
+
 // The whole tower. patches [P, W] -> [P/(m*m), D], a row per placeholder token. Source: qwen35.md 1.8.
 at::Tensor vision_tower(const at::Tensor& patches, const std::vector<Grid>& grids,
-                        const VisionWeights& weights, std::int64_t heads, std::int64_t merge);
+                        const VisionWeights& weights, std::int64_t heads, std::int64_t merge,
+                        const VisionNote& note = nullptr);
 
 }  // namespace meshparity::reference
