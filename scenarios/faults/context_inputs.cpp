@@ -2,6 +2,7 @@
 // the graph, another convolution, a padding mask that is not passed on.
 #include "impl/blocks/primitives.h"
 #include "impl/parallel/token_layout.h"
+#include "impl/parallel/vision.h"
 #include "scenarios/faults/decorators.h"
 #include "scenarios/faults/this_rank.h"
 
@@ -90,12 +91,13 @@ Fault sp_worker_seed_per_rank() {
 
 Fault cp_embeds_detached() {
   return {"cp-embeds-detached",
-          "the embeddings are detached before they are cut over the context ranks",
+          "the embeddings, and images among them, are detached before they are cut over the context ranks",
           "NVIDIA-NeMo/Automodel#2931",
           "grads",
           "model.embed_tokens.weight",
           "gradient never arrived",
-          {"--model tiny-dense --batch single --mesh ring2", "--model tiny-moe --batch rows --mesh uly3"},
+          {"--model tiny-dense --batch single --mesh ring2", "--model tiny-moe --batch rows --mesh uly3",
+           "--model tiny-vl --batch rows --mesh ring2"},
           [](impl::Seams& seams) {
             seams.plan = note_rank;
             seams.primitives = [](impl::Primitives& p) {
@@ -103,6 +105,11 @@ Fault cp_embeds_detached() {
                                                                 const at::Tensor& ids, std::int64_t begin) {
                 const at::Tensor x = right(table, ids, begin);
                 return this_rank().mesh.cp() > 1 ? x.detach() : x;
+              };
+              p.place_features = [right = p.place_features](const at::Tensor& x, const at::Tensor& features,
+                                                            const impl::VisionPart& part) {
+                const at::Tensor placed = right(x, features, part);
+                return this_rank().mesh.cp() > 1 ? placed.detach() : placed;
               };
             };
           },

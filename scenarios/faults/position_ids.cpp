@@ -141,7 +141,8 @@ Fault mrope_dropped_to_1d() {
           "logits",
           "logits",
           "*attention of layer 3*",
-          {"--model tiny-dense --batch grids --mesh dp2", "--model tiny-moe --batch grids --mesh uly2"},
+          {"--model tiny-dense --batch grids --mesh dp2", "--model tiny-moe --batch grids --mesh uly2",
+           "--model tiny-vl --batch rows --mesh tp2"},
           packing_fault([](PackingEdit& edit) { rebuild_positions(edit, document_begin); }),
           {"--model tiny-dense --batch packed-odd --mesh dp2"}};
 }
