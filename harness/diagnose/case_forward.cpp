@@ -104,7 +104,24 @@ std::vector<Labels> mistaken_labels(const CaseView& view) {
         const bool ends = std::binary_search(b.document_offsets.begin(), b.document_offsets.end(), t + 1);
         if (ends && next >= 0) across.labels[t] = b.token_ids[next];
       }
-  return {twice, own, across, inside};
+  Labels uncut{"labels not cut over the context ranks",
+               "token i of every rank has the label of token i of its data rank's stream", none};
+  const Mesh& mesh = view.map.mesh();
+  for (int rank = 0; rank < mesh.world() && mesh.cp() > 1; ++rank) {
+    std::int64_t m = -1;
+    std::vector<std::int64_t> whole;  // stream of the data rank in micro-batch m
+    std::size_t next = 0;
+    for (const std::int64_t t : view.map.tokens(rank, false)) {
+      while (m < 0 || t >= b.micro_batch_tokens(m).end) {
+        whole.clear(), next = 0;
+        const Range rows = b.micro_batch_rows(++m);
+        for (std::int64_t row = rows.begin + data_rank(mesh, rank); row < rows.end; row += data_ranks(mesh))
+          for (std::int64_t s = b.row_tokens(row).begin; s < b.row_tokens(row).end; ++s) whole.push_back(s);
+      }
+      uncut.labels[t] = b.labels[whole[next++]];
+    }
+  }
+  return {twice, own, across, inside, uncut};
 }
 
 // Row of the embedding table that the first id of a vocabulary shard looks up, for every tp index.
