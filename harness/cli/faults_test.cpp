@@ -25,8 +25,7 @@ TEST_CASE("every row of the public list is planted or says what it waits for") {
   for (const auto& fault : faults::all())
     if (!kOwn.count(fault.id)) CHECK(ids.insert(fault.id).second);
   const auto waiting = scenarios::load_unplanted_faults();
-  const std::set<std::string> words = {"mtp",    "rollout", "dtype",
-                                       "epochs", "async", "bias",    "reference"};
+  const std::set<std::string> words = {"mtp", "rollout", "dtype", "epochs", "async", "bias", "reference"};
   for (const auto& row : waiting) {
     INFO(row.id);
     CHECK(ids.insert(row.id).second);

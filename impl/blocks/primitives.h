@@ -17,6 +17,7 @@ namespace meshparity::impl {
 
 struct VisionPatches;  // vision.h
 struct VisionPart;     // impl/parallel/vision.h
+struct FeaturePlaces;
 
 struct Primitives {
   using Tensor = at::Tensor;
@@ -85,7 +86,7 @@ struct Primitives {
   Entry<Tensor(Collectives& collectives, const Group& tp, const Group& cp, const Tensor& features,
                const VisionPart& part)>
       gather_features;
-  Entry<Tensor(const Tensor& x, const Tensor& features, const VisionPart& part)> place_features;
+  Entry<Tensor(const Tensor& x, const Tensor& features, const FeaturePlaces& where)> place_features;
   // embedding.h, cross_entropy.h
   Entry<Tensor(const Tensor& table, const Tensor& ids, std::int64_t begin)> embedding_lookup;
   Entry<Tensor(const Tensor& logits)> logit_max;

@@ -89,18 +89,19 @@ std::vector<MicroBatchImages> make_images(const Batch& batch, const ModelConfig&
   return list;
 }
 
-at::Tensor with_images(const BlockContext& context, const ShardedParameters& parameters, const Group& cp,
-                       const MicroBatchImages& images, const at::Tensor& x, const VisionHook& record) {
+void place_images(const BlockContext& context, const ShardedParameters& parameters, const Group& cp,
+                  const MicroBatchImages& images, const VisionHook& record, at::Tensor& x, at::Tensor& next) {
+  const VisionPart& part = images.part;
   // The tower never runs sequence-parallel; with whole weights it is alone.
   TensorParallel tp = context.tp;
   tp.sequence = false;
-  if (images.part.whole) tp.group = std::make_shared<Group>("tp", 0, 1, nullptr);
+  if (part.whole) tp.group = std::make_shared<Group>("tp", 0, 1, nullptr);
   const UnitWeights weights = parameters.gather("visual");
-  const at::Tensor own = vision_tower(context, tp, weights, images.part.pixels, images.patches, record);
+  const at::Tensor own = vision_tower(context, tp, weights, part.pixels, images.patches, record);
   const Primitives& f = context.primitives;
-  const at::Tensor features =
-      f.gather_features(*context.tp.collectives, *context.tp.group, cp, own, images.part);
-  return f.place_features(x, features, images.part);
+  const at::Tensor features = f.gather_features(*context.tp.collectives, *context.tp.group, cp, own, part);
+  x = f.place_features(x, features, part.places);
+  if (next.defined()) next = f.place_features(next, features, part.next_places);
 }
 
 at::Tensor add_bias(const at::Tensor& x, const at::Tensor& bias) {

@@ -94,18 +94,21 @@ std::vector<std::int64_t> spread(const Placeholders& all, const std::vector<std:
   return own;
 }
 
-void find_places(const Placeholders& all, const std::vector<std::int64_t>& items,
-                 const MicroBatchTokens& tokens, Range residual, at::Device device, VisionPart& part) {
-  std::vector<std::int64_t> begin(all.items.size(), kNone), places, features;
+// Where the residual stream, or that of the tokens `ahead` of its own in their documents, holds placeholders.
+FeaturePlaces find_places(const Placeholders& all, const std::vector<std::int64_t>& items, const Batch& batch,
+                          const MicroBatchTokens& tokens, Range residual, std::int64_t ahead,
+                          at::Device device) {
+  std::vector<std::int64_t> begin(all.items.size(), kNone), rows, features;
   std::int64_t next = 0;
   for (const std::int64_t i : items) begin[i] = next, next += all.items[i].features;
   for (std::int64_t i = residual.begin; i < residual.end; ++i) {
-    const std::int64_t token = tokens.global[i];
-    if (token == kPadding || all.item[token] == kNone) continue;
-    places.push_back(i - residual.begin);
+    if (tokens.global[i] == kPadding) continue;
+    const std::int64_t token = tokens.global[i] + ahead;
+    if (token >= batch.document(tokens.documents[i]).end || all.item[token] == kNone) continue;
+    rows.push_back(i - residual.begin);
     features.push_back(begin[all.item[token]] + all.feature[token]);
   }
-  part.places = index_tensor(places, device), part.features = index_tensor(features, device);
+  return {index_tensor(rows, device), index_tensor(features, device)};
 }
 
 }  // namespace
@@ -125,7 +128,8 @@ std::vector<VisionPart> make_vision_parts(const Batch& batch, const ModelConfig&
     part.pixels = pixels_of(all, own, config.vision.patch_width(), options);
     for (const std::int64_t i : own) part.grids.push_back(all.items[i].grid);
     const Range residual = layout.sequence ? cut(tokens.tokens(), mesh.tp, at.tp) : Range{0, tokens.tokens()};
-    find_places(all, items, tokens, residual, options.device(), part);
+    part.places = find_places(all, items, batch, tokens, residual, 0, options.device());
+    part.next_places = find_places(all, items, batch, tokens, residual, 1, options.device());
     parts.push_back(std::move(part));
   }
   return parts;
@@ -139,8 +143,8 @@ at::Tensor gather_features(Collectives& collectives, const Group& tp, const Grou
   return gather_from(collectives, cp, of_tp, part.cp_sizes, 0, "visual.features.cp");
 }
 
-at::Tensor place_features(const at::Tensor& x, const at::Tensor& features, const VisionPart& part) {
-  const at::Tensor places = part.places, rows = part.features;
+at::Tensor place_features(const at::Tensor& x, const at::Tensor& features, const FeaturePlaces& where) {
+  const at::Tensor places = where.rows, rows = where.features;
   at::Tensor y;
   {
     const BelowAutograd guard;

@@ -18,6 +18,12 @@
 
 namespace meshparity::impl {
 
+// Rows of a stream that are placeholders, and the rows of the data rank's features [F, D] (images, then
+// videos, in the batch's order) that belong there.
+struct FeaturePlaces {
+  at::Tensor rows, features;
+};
+
 // The images of one micro-batch on one rank.
 struct VisionPart {
   bool whole = false;     // weights are whole and images spread (--vision images)
@@ -27,9 +33,8 @@ struct VisionPart {
   at::Tensor pixels;  // [P, patch_width]
   // Features per tp rank at this place of cp, and per cp rank: their parts of what is gathered.
   std::vector<std::int64_t> tp_sizes, cp_sizes;
-  // Rows of the residual stream that are placeholders, and the rows of the data rank's features [F, D]
-  // (images, then videos, in the batch's order) that belong there.
-  at::Tensor places, features;
+  // In the residual stream, and in that of the next tokens (each of the document of the token before it).
+  FeaturePlaces places, next_places;
 };
 
 // One per micro-batch; what `layout` holds decides the places. Every rank of the first stage needs them, also
@@ -44,8 +49,8 @@ std::vector<VisionPart> make_vision_parts(const Batch& batch, const ModelConfig&
 at::Tensor gather_features(Collectives& collectives, const Group& tp, const Group& cp,
                            const at::Tensor& features, const VisionPart& part);
 
-// x with row places[i] replaced by features[part.features[i]]; what stood there gets no gradient.
-at::Tensor place_features(const at::Tensor& x, const at::Tensor& features, const VisionPart& part);
+// x with row where.rows[i] replaced by features[where.features[i]]; what stood there gets no gradient.
+at::Tensor place_features(const at::Tensor& x, const at::Tensor& features, const FeaturePlaces& where);
 
 // Positions (t, h, w) [3*N] of a batch with images, axis after axis: text counts on all axes; a frame begins
 // where the text before it ended, has its rows and columns on the last two, and moves on by its larger side.

@@ -362,7 +362,7 @@ class RankProgram {
   std::vector<PipelineStage> stages_;
   std::vector<MicroBatch> micro_batches_;
   std::vector<MicroBatchImages> images_;  // of a model with a tower, on the first stage
-  std::optional<Batch> positioned_;       // the batch with the positions its images give, where it brings none
+  std::optional<Batch> positioned_;  // the batch with the positions its images give, where it brings none
 };
 
 }  // namespace

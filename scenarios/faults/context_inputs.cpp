@@ -107,8 +107,8 @@ Fault cp_embeds_detached() {
                 return this_rank().mesh.cp() > 1 ? x.detach() : x;
               };
               p.place_features = [right = p.place_features](const at::Tensor& x, const at::Tensor& features,
-                                                            const impl::VisionPart& part) {
-                const at::Tensor placed = right(x, features, part);
+                                                            const impl::FeaturePlaces& where) {
+                const at::Tensor placed = right(x, features, where);
                 return this_rank().mesh.cp() > 1 ? placed.detach() : placed;
               };
             };

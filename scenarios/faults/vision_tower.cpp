@@ -128,9 +128,9 @@ Fault vision_grad_dilution() {
             };
             seams.primitives = [](impl::Primitives& p) {
               p.place_features = [right = p.place_features](const at::Tensor& x, const at::Tensor& features,
-                                                            const VisionPart& part) {
+                                                            const impl::FeaturePlaces& where) {
                 const double share = share_with_images(*this_rank().batch, this_rank().mesh);
-                return right(x, scaled_gradient(features, share), part);
+                return right(x, scaled_gradient(features, share), where);
               };
             };
           },
