@@ -176,10 +176,10 @@ TEST_CASE("gradients of a vision tower are directional derivatives of the loss")
       moved[name] = value + direction * h;
       return by_key(run.on("dp1", moved)[0]).at("loss/token_mean").item<double>();
     };
-    // Of fourth order: two points leave the third derivative, or with a smaller step the roundoff, above the bound.
+    // Of fourth order: two points leave the third derivative, or with a smaller step the roundoff, above the
+    // bound.
     const double h = 5e-6;
-    const double slope =
-        (8 * (loss_at(h) - loss_at(-h)) - (loss_at(2 * h) - loss_at(-2 * h))) / (12 * h);
+    const double slope = (8 * (loss_at(h) - loss_at(-h)) - (loss_at(2 * h) - loss_at(-2 * h))) / (12 * h);
     const double got = (at_weights.at("grads/" + name) * direction).sum().item<double>();
     CHECK(std::abs(got - slope) <= 1e-8);
   }
