@@ -25,7 +25,7 @@ TEST_CASE("every row of the public list is planted or says what it waits for") {
   for (const auto& fault : faults::all())
     if (!kOwn.count(fault.id)) CHECK(ids.insert(fault.id).second);
   const auto waiting = scenarios::load_unplanted_faults();
-  const std::set<std::string> words = {"mtp", "rollout", "dtype", "epochs", "async", "bias", "reference"};
+  const std::set<std::string> words = {"rollout", "dtype", "epochs", "async", "bias", "reference"};
   for (const auto& row : waiting) {
     INFO(row.id);
     CHECK(ids.insert(row.id).second);
@@ -39,7 +39,7 @@ TEST_CASE("every row of the public list is planted or says what it waits for") {
   }
 }
 
-TEST_CASE("faults that need context parallelism are planted but for those of MTP") {
+TEST_CASE("faults that need context parallelism are planted") {
   // Rows of the public list whose `needs` name CP.
   const std::set<std::string> rows = {"gdn-cp-zigzag-as-contiguous",
                                       "zigzag-exchange-cp2-hardcoded",
@@ -82,17 +82,8 @@ TEST_CASE("faults that need context parallelism are planted but for those of MTP
                                       "ulysses-accum-normalise",
                                       "packed-mrope-cp-fallback",
                                       "cp-positions-local"};
-  std::set<std::string> left;
-  for (const auto& row : scenarios::load_unplanted_faults()) {
-    if (!rows.count(row.id)) continue;
-    INFO(row.id);
-    CHECK(row.waits_for == "mtp");
-    CHECK_FALSE(row.why.empty());
-    left.insert(row.id);
-  }
-  for (const auto& id : rows)
-    if (!left.count(id)) CHECK_NOTHROW(faults::find(id));
-  CHECK(rows.size() - left.size() == 40);
+  for (const auto& id : rows) CHECK_NOTHROW(faults::find(id));
+  CHECK(rows.size() == 41);
 }
 
 TEST_CASE(
@@ -108,8 +99,7 @@ TEST_CASE(
       "ep-permute-unstable",         "ep-uneven-split-swap",       "train-ep-drift",
       "pp-cu-seqlens-sliced",        "pp-doc-ids-dropped",         "pp-position-ids-lost",
       "moe-param-sync-zeros",        "step-count-per-rank"};
-  const std::map<std::string, std::string> left = {{"mtp-embed-replica-unsynced", "mtp"},
-                                                   {"train-ep-drift", "rollout"}};
+  const std::map<std::string, std::string> left = {{"train-ep-drift", "rollout"}};
   std::map<std::string, std::string> waiting;
   for (const auto& row : scenarios::load_unplanted_faults())
     if (rows.count(row.id)) waiting[row.id] = row.waits_for;

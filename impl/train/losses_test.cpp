@@ -20,12 +20,12 @@ TEST_CASE("a loss that every Ulysses rank evaluates is the same loss with the sa
 
 namespace {
 
-const std::string kEveryTerm = "token_mean+policy_gradient+0.3*lm_z+2*router_z+5*aux";
+const std::string kEveryTerm = "token_mean+policy_gradient+0.3*lm_z+0.5*mtp+2*router_z+5*aux";
 
 Run run_of_every_term() {
   Run run;
   run.config = moe_config();
-  run.config.num_experts = 6;
+  run.config.num_experts = 6, run.config.mtp_num_hidden_layers = 1;
   run.loss = kEveryTerm, run.steps = 1;
   return run;
 }
@@ -73,9 +73,35 @@ TEST_CASE("every term of a loss is what one rank computes, where every Ulysses r
   check_same(run, "uly3", false);
 }
 
+TEST_CASE("multi-token prediction of a dense model is what one rank computes, its embeddings tied or not") {
+  for (const bool tied : {false, true}) {
+    CAPTURE(tied);
+    Run run;
+    run.config.mtp_num_hidden_layers = 1, run.config.tie_word_embeddings = tied;
+    run.loss = "token_mean+0.5*mtp";
+    for (const char* mesh : {"tp2", "tp4", "ring3", "uly2", "ring2.uly2", "fsdp3", "pp3", "pp2.ring2.tp2"})
+      for (const bool sp : {false, true}) check_same(run, mesh, sp);
+  }
+}
+
+TEST_CASE("the last tokens of documents predict nothing, and every other predicts the label after its own") {
+  Run run;
+  run.config.mtp_num_hidden_layers = 1;
+  run.loss = "mtp", run.steps = 0;
+  const Records got = by_key(run.on("ring2.uly2", false)[3]);
+  double labels = 0;
+  const Batch& b = run.batch;
+  for (std::int64_t d = 0; d < b.documents(); ++d)
+    for (std::int64_t t = b.document(d).begin; t + 1 < b.document(d).end; ++t) labels += b.labels[t + 1] >= 0;
+  CHECK(got.at("denominators/mtp").item<double>() == labels);
+  CHECK(labels < got.at("denominators/token_mean").item<double>());
+  run.config.mtp_num_hidden_layers = 0;
+  CHECK_THROWS_AS(run.on("dp1", false), InputError);
+}
+
 TEST_CASE("gradients are the directional derivatives of every sum of terms") {
   for (const char* loss :
-       {"policy_gradient", "lm_z", "router_z", "aux", "0.5*sum+0.1*policy_gradient+3*aux"}) {
+       {"policy_gradient", "lm_z", "mtp", "router_z", "aux", "0.5*sum+0.1*policy_gradient+3*aux+mtp"}) {
     CAPTURE(loss);
     Run run = run_of_every_term();
     run.loss = loss, run.steps = 0;

@@ -115,6 +115,11 @@ Fault aux_loss_tp_cp_scale();
 Fault aux_loss_shrinks_with_dp();
 Fault aux_loss_never_attached();
 Fault pp_padding_mask_unsharded();
+// Multi-token prediction.
+Fault mtp_loss_div_cp();
+Fault mtp_loss_main_token_count();
+Fault mtp_loss_not_averaged();
+Fault mtp_embed_replica_unsynced();
 // Padding.
 Fault fa_padding_mask_ignored();
 // Images.
@@ -236,7 +241,11 @@ const std::vector<Fault>& all() {
                                           vision_gather_tp_fold(),
                                           vision_grad_dilution(),
                                           vit_block_mask_ignored(),
-                                          packed_mrope_cp_fallback()};
+                                          packed_mrope_cp_fallback(),
+                                          mtp_loss_div_cp(),
+                                          mtp_loss_main_token_count(),
+                                          mtp_loss_not_averaged(),
+                                          mtp_embed_replica_unsynced()};
   return list;
 }
 
