@@ -142,6 +142,14 @@ void backward_rules(const CaseView& view, std::vector<Cause>& causes) {
     }
     causes.push_back(std::move(cause));
   }
+  // Of a pipeline's first stage, only the embeddings of next tokens get a gradient that no layer passes on.
+  if (view.map.mesh().pp > 1 && parse_loss(view.evidence.loss).has("mtp") &&
+      first.moment.name == "model.embed_tokens.weight")
+    causes.push_back({"gradient of the next tokens' embeddings lost on the pipeline",
+                      clean +
+                          "all layers' gradients are right, and multi-token prediction reads the embedding "
+                          "on the last stage",
+                      0.75});
   // Nothing but what the loss asks of routers enters there: what came from the head is right at the experts.
   const std::string router = "layers." + std::to_string(view.config.num_hidden_layers - 1) + ".mlp.gate.";
   if (parse_loss(view.evidence.loss).of_router() && first.moment.name.find(router) != std::string::npos)

@@ -98,6 +98,21 @@ void policy_rules(const CaseView& view, std::vector<Cause>& causes) {
     cause.evidence = "logprobs, counts and token_mean are right: " + cause.evidence;
     causes.push_back(std::move(cause));
   }
+  const CaseTensor *labels = view.find("denominators/token_mean"), *next = view.find("denominators/mtp");
+  if (policy == "mtp" && labels && next) {
+    const double right = view.first->tensor->want.at(0) * next->want.at(0);  // summed over tokens
+    const double got = view.first->tensor->got.at(0);
+    const auto is = [&](double count) { return std::fabs(got * count - right) <= 1e-9 * std::fabs(right); };
+    if (is(labels->want.at(0)))
+      causes.push_back({"loss mtp divided by the labels of the main loss",
+                        "logprobs and counts are right, and the loss is its sum over " +
+                            short_number(labels->want.at(0)) + " instead of " +
+                            short_number(next->want.at(0)),
+                        0.95});
+    if (is(1))
+      causes.push_back({"loss mtp not divided by its count of labels",
+                        "logprobs and counts are right, and the loss is its sum over tokens", 0.95});
+  }
   // Its sums run over rows of the routers, whose inputs were shown right by everything before the loss.
   if (policy == "aux" || policy == "router_z")
     causes.push_back({"router's loss terms summed over other rows",

@@ -80,7 +80,8 @@ TEST_CASE("multi-token prediction of a dense model is what one rank computes, it
     run.config.mtp_num_hidden_layers = 1, run.config.tie_word_embeddings = tied;
     run.loss = "token_mean+0.5*mtp";
     for (const char* mesh : {"tp2", "tp4", "ring3", "uly2", "ring2.uly2", "fsdp3", "pp3", "pp2.ring2.tp2"})
-      for (const bool sp : {false, true}) check_same(run, mesh, sp);
+      check_same(run, mesh, false);
+    for (const char* mesh : {"tp2", "pp2.ring2.tp2"}) check_same(run, mesh, true);
   }
 }
 

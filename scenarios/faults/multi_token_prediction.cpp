@@ -56,7 +56,7 @@ Fault mtp_loss_main_token_count() {
           "NVIDIA/Megatron-LM#3159",
           "loss",
           "loss/mtp",
-          "loss mtp *",
+          "loss mtp divided by the labels of the main loss",
           {"--model tiny-vl --batch rows --mesh dp1 --loss 'token_mean+0.1*mtp'",
            "--model tiny-vl-moe --batch rows --mesh fsdp2.ep2 --loss 'token_mean+0.1*mtp'"},
           weighted_mtp([](const impl::Normaliser& counts, double right) {
@@ -71,7 +71,7 @@ Fault mtp_loss_not_averaged() {
           "NVIDIA/Megatron-LM#1532",
           "loss",
           "loss/mtp",
-          "loss mtp *",
+          "loss mtp not divided by its count of labels",
           {"--model tiny-vl --batch rows --mesh tp2 --loss 'token_mean+0.1*mtp'",
            "--model tiny-vl-moe --batch rows --mesh pp2 --loss 'token_mean+0.1*mtp'"},
           weighted_mtp([](const impl::Normaliser&, double) { return 1.0; }),
@@ -85,7 +85,7 @@ Fault mtp_embed_replica_unsynced() {
           "NVIDIA-NeMo/Megatron-Bridge#5380",
           "grads",
           "model.embed_tokens.weight",
-          "*",
+          "gradient of the next tokens' embeddings lost on the pipeline",
           {"--model tiny-vl --batch rows --mesh pp2 --loss 'token_mean+0.1*mtp'",
            "--model tiny-vl-moe --batch rows --mesh pp3.tp2 --loss 'token_mean+0.1*mtp'"},
           [](impl::Seams& seams) {
