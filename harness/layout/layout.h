@@ -56,7 +56,6 @@ class LayoutMap {
   // As if this rank's pipeline stage held everything.
   LocalIndex local_of_stage(const std::string& key, int rank) const;
   LocalIndex local_vision(std::string_view activation, int rank) const;
-  int stage_of_layer(std::int64_t layer) const;  // its pp index
   // `gathered`: before fsdp (edp for experts) cuts it, as its blocks use it.
   LocalIndex local_parameter(const ParameterPlacement& placement, const RankCoordinate& at,
                              bool gathered) const;

@@ -9,6 +9,8 @@
 #include "harness/layout/images.h"
 #include "harness/layout/layout.h"
 #include "harness/layout/padded_rows.h"
+#include "harness/layout/parameter_ranges.h"
+#include "harness/layout/stages.h"
 #include "harness/layout/token_order.h"
 #include "harness/types/cut.h"
 #include "harness/types/error.h"
@@ -24,19 +26,8 @@ Indices range(std::int64_t begin, std::int64_t end) {
   return list;
 }
 
-Indices slice(const Indices& list, Range part) {
-  return {list.begin() + part.begin, list.begin() + part.end};
-}
-
 bool starts_with(std::string_view text, std::string_view prefix) {
   return text.substr(0, prefix.size()) == prefix;
-}
-
-// The units of one block that a tensor-parallel index holds.
-Range units_of(const Block& block, int tp, int index) {
-  if (!block.replicate || tp <= block.count) return cut(block.count, tp, index);
-  const std::int64_t unit = index * block.count / tp;
-  return {unit, unit + 1};
 }
 
 // Takes "step<k>/" off the front of a key; false where it does not start so.
@@ -156,53 +147,20 @@ std::vector<std::int64_t> LayoutMap::tokens(int rank, bool residual) const {
                   : stream_tokens_[place];
 }
 
-int LayoutMap::stage_of_layer(std::int64_t layer) const {
-  const int stages = mesh_.pp * (flags_.schedule == "interleaved" ? 2 : 1);
-  for (int v = 0; v < stages; ++v)
-    if (layer < cut(config_.num_hidden_layers, stages, v).end) return v % mesh_.pp;
-  return mesh_.pp - 1;
-}
-
 bool LayoutMap::on_stage(std::string_view name, int pp) const {
-  if (mesh_.pp == 1) return true;
-  if (starts_with(name, "model.visual.") || starts_with(name, "visual.")) return pp == 0;
-  if (starts_with(name, "mtp.")) return pp == mesh_.pp - 1;
-  if (const auto at = name.find("layers."); at != std::string_view::npos)
-    return stage_of_layer(std::atoll(name.data() + at + 7)) == pp;
-  const bool embedding = name.find("embed") != std::string_view::npos, last = pp == mesh_.pp - 1;
-  // A tied embedding is the head as well; its activation is the first stage's alone.
-  if (embedding) return pp == 0 || (last && config_.tie_word_embeddings && name != "embed");
-  return last;
+  return layout::on_stage(config_, mesh_, flags_, name, pp);
 }
 
 LocalIndex LayoutMap::local_parameter(const ParameterPlacement& p, const RankCoordinate& at,
                                       bool gathered) const {
-  const ExpertCoordinate expert = expert_coordinate_of(mesh_, at);
-  // Experts have axes of their own: whole experts over ep, their width over etp, what remains over edp, but
-  // only where anything is sharded at all.
-  const int width_ranks = p.expert ? mesh_.expert_tp() : mesh_.tp,
-            width_index = p.expert ? expert.etp : at.tp;
-  const bool over_edp = p.expert && mesh_.fsdp > 1;
-  const int shard_ranks = over_edp ? mesh_.edp() : mesh_.fsdp, shard_index = over_edp ? expert.edp : at.fsdp;
+  const ParameterCut parts = cut_of(p, mesh_, flags_, at);
   LocalIndex index{p.shape, {}};
   for (int dim = 0; dim < static_cast<int>(p.shape.size()); ++dim) {
     Indices list;
-    if (dim == p.tp_dim) {
-      std::int64_t start = 0;
-      for (const auto& block : p.tp_blocks) {
-        const Range units = units_of(block, width_ranks, width_index);
-        const Indices part = range(start + units.begin * block.width, start + units.end * block.width);
-        list.insert(list.end(), part.begin(), part.end());
-        start += block.count * block.width;
-      }
-    } else if (dim == 0 && p.expert) {
-      const Range experts = cut(p.shape[0], mesh_.ep, expert.ep);
-      list = range(experts.begin, experts.end);
-    } else {
-      list = range(0, p.shape[dim]);
+    for (const Range& part : dimension_ranges(p, dim, parts, gathered)) {
+      const Indices indices = range(part.begin, part.end);
+      list.insert(list.end(), indices.begin(), indices.end());
     }
-    if (dim == p.fsdp_dim && !gathered)
-      list = slice(list, cut(static_cast<std::int64_t>(list.size()), shard_ranks, shard_index));
     index.indices.push_back(std::move(list));
   }
   return index;
