@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "harness/layout/communication_sites.h"
+#include "harness/layout/parameter_ranges.h"
 
 namespace meshparity::layout {
 namespace {
@@ -37,7 +38,7 @@ std::string cut_text(const ParameterPlacement& p) {
   std::string text = shape_text(p.shape) + " " + std::to_string(p.tp_dim) + " " + std::to_string(p.fsdp_dim);
   for (const Block& b : p.tp_blocks)
     text += " " + std::to_string(b.count) + "x" + std::to_string(b.width) + (b.replicate ? "r" : "");
-  return text + (p.expert ? " expert" : "");
+  return text + (p.expert ? " expert" : "") + (p.tower ? " tower" : "");
 }
 
 // The ranks of tp that hold the same key-value heads as this one.
@@ -65,31 +66,35 @@ std::vector<int> fsdp_members(const RankPlace& place) {
 std::vector<int> edp_members(const RankPlace& place) {
   std::vector<int> members;
   const Mesh& mesh = place.map.mesh();
-  for (int rank = 0; rank < mesh.world(); ++rank) {
-    const RankCoordinate at = coordinate_of(mesh, rank);
-    const ExpertCoordinate expert = expert_coordinate_of(mesh, at);
-    if (at.pp == place.at.pp && at.dp == place.at.dp && expert.ep == place.expert_at.ep &&
-        expert.etp == place.expert_at.etp)
-      members.push_back(rank);
-  }
+  // The ranks of one stage and one replica follow one another; etp is the fastest of the experts' axes.
+  const int first = (place.at.pp * mesh.dp + place.at.dp) * mesh.expert_group();
+  for (int edp = 0; edp < mesh.edp(); ++edp)
+    members.push_back(first + (edp * mesh.ep + place.expert_at.ep) * mesh.expert_tp() + place.expert_at.etp);
   return members;
 }
 
 }  // namespace
 
 ParameterTraffic::ParameterTraffic(const LayoutMap& map) : map_(map) {
-  std::map<std::string, std::vector<std::int64_t>> known;  // layers repeat the same cuts
+  const Mesh& mesh = map.mesh();
+  std::map<std::string, std::shared_ptr<const std::vector<std::int64_t>>> known;  // layers repeat their cuts
   for (const ParameterPlacement& p : map.placements()) {
     const bool kv_head = !p.tp_blocks.empty() && p.tp_blocks[0].replicate;
-    Parameter parameter{p.name,  unit_of_parameter(p.name), p.expert, p.tp_dim < 0,
-                        kv_head, of_tower(p.name),          {}};
     // On a pipeline only the ranks of the layer's stage hold anything.
-    std::vector<std::int64_t>& shards =
-        known[cut_text(p) + (map.mesh().pp > 1 ? " " + unit_of_parameter(p.name) : "")];
-    for (int rank = 0; shards.size() < static_cast<std::size_t>(map.world()); ++rank)
-      shards.push_back(shape_numel(map.local("weights/" + p.name, rank).local_shape()));
-    parameter.shards = shards;
-    parameters_.push_back(std::move(parameter));
+    auto& shards = known[cut_text(p) + (mesh.pp > 1 ? " " + unit_of_parameter(p.name) : "")];
+    if (!shards) {
+      std::vector<char> holds;
+      for (int pp = 0; pp < mesh.pp; ++pp) holds.push_back(map.on_stage(p.name, pp));
+      std::vector<std::int64_t> counts;
+      for (int rank = 0; rank < map.world(); ++rank) {
+        const RankCoordinate at = coordinate_of(mesh, rank);
+        counts.push_back(holds[at.pp] ? local_elements(p, cut_of(p, mesh, map.flags(), at), false) : 0);
+      }
+      shards = std::make_shared<const std::vector<std::int64_t>>(std::move(counts));
+    }
+    units_[unit_of_parameter(p.name)].push_back(parameters_.size());
+    parameters_.push_back(
+        {p.name, unit_of_parameter(p.name), p.expert, p.tp_dim < 0, kv_head, of_tower(p.name), shards});
   }
 }
 
@@ -112,11 +117,13 @@ void ParameterTraffic::gather_unit(const RankSends& sends, const RankPlace& plac
     const GroupPlace& group = experts ? edp : place.fsdp;
     const std::vector<int> members = experts ? edp_members(place) : fsdp_members(place);
     std::int64_t own = 0, all = 0, parameters = 0;
-    for (const Parameter& p : parameters_) {
-      if (p.unit != unit || (p.expert && experts_apart()) != experts) continue;
+    const auto found = units_.find(unit);
+    for (const std::size_t i : found == units_.end() ? std::vector<std::size_t>() : found->second) {
+      const Parameter& p = parameters_[i];
+      if ((p.expert && experts_apart()) != experts) continue;
       ++parameters;
-      own += p.shards[place.rank];
-      for (const int rank : members) all += p.shards[rank];
+      own += (*p.shards)[place.rank];
+      for (const int rank : members) all += (*p.shards)[rank];
     }
     if (parameters == 0) continue;
     const std::string site = unit + (experts ? ".experts" : "") + ".parameters";
@@ -132,7 +139,7 @@ void ParameterTraffic::reduce_gradients(const RankSends& sends, const RankPlace&
   const auto sum_over = [&](const GroupPlace& group, const std::string& site, auto&& chosen) {
     std::int64_t n = 0, parameters = 0;
     for (const Parameter& p : parameters_)
-      if (held(p, place) && chosen(p)) ++parameters, n += p.shards[place.rank];
+      if (held(p, place) && chosen(p)) ++parameters, n += (*p.shards)[place.rank];
     if (parameters > 0) sends.all_reduce(group, site, n);
   };
   // Replicas over tp that saw other tokens (sp), other heads, or partial sums (router, shared gate).

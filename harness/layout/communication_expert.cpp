@@ -27,9 +27,9 @@ void require_routes(const LayoutMap& map, const ExpertRoutes* routes, int passes
 
 }  // namespace
 
-ExpertTraffic::ExpertTraffic(const LayoutMap& map, const ExpertRoutes* routes, int passes)
-    : map_(map), passes_(passes) {
-  if (map.mesh().ep == 1) return;
+ExpertTraffic::ExpertTraffic(const LayoutMap& map, const ExpertRoutes* routes, int passes, bool even)
+    : map_(map), passes_(passes), even_(even) {
+  if (map.mesh().ep == 1 || even) return;
   require_routes(map, routes, passes, padded_batch(map.batch(), map.mesh(), map.flags().pad).tokens());
   rows_.resize(static_cast<std::size_t>(passes * map.config().num_hidden_layers *
                                         map.batch().micro_batches() * map.world()));
@@ -92,12 +92,19 @@ void ExpertTraffic::count(const ExpertRoutes& routes) {
   }
 }
 
+ExpertTraffic::Rows ExpertTraffic::even_rows(const RankPlace& place, std::int64_t tokens) const {
+  const Mesh& mesh = map_.mesh();
+  if (mesh.expert_tokens_cut()) tokens = cut(tokens, mesh.tp, place.at.tp).size();
+  const std::int64_t rows = tokens * map_.config().num_experts_per_tok;
+  return {rows - rows / mesh.ep, rows - rows / mesh.ep};
+}
+
 void ExpertTraffic::block(const RankSends& passes, const RankSends& once, const RankPlace& place,
                           const std::string& site, std::int64_t layer, std::int64_t micro_batch,
                           std::int64_t tokens) const {
   const Mesh& mesh = map_.mesh();
   const std::string at = site + ".mlp", experts = at + ".experts";
-  if (mesh.ep > 1 && layer >= map_.config().num_hidden_layers)
+  if (mesh.ep > 1 && !even_ && layer >= map_.config().num_hidden_layers)
     throw InputError("mesh " + mesh.text() +
                      ": what goes to the experts of multi-token prediction depends on " +
                      "its routes, and none are given");
@@ -106,7 +113,7 @@ void ExpertTraffic::block(const RankSends& passes, const RankSends& once, const 
     const std::int64_t all = map_.config().num_experts;
     passes.all_to_all(place.ep, experts + ".counts", all - all / mesh.ep);
     for (int pass = 0; pass < passes_; ++pass) {
-      const Rows& n = rows(pass, layer, micro_batch, place.rank);
+      const Rows n = even_ ? even_rows(place, tokens) : rows(pass, layer, micro_batch, place.rank);
       // Out with the rows for others, back with what was made of theirs; backward the other way round.
       once.all_to_all(place.ep, experts + ".dispatch", n.leaving * hidden);
       once.all_to_all(place.ep, experts + ".dispatch", n.arriving * hidden, Direction::backward);

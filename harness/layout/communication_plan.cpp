@@ -18,7 +18,7 @@ class Planner {
         run_(run),
         loss_(parse_loss(run.loss)),
         parameters_(map),
-        experts_(map, run.routes, passes()),
+        experts_(map, run.routes, passes(), run.even_routes),
         ledger_(map.world()) {
     if (run.loss_form != "sharded" && run.loss_form != "replicated")
       throw InputError("loss form '" + run.loss_form + "' is unknown");
@@ -28,7 +28,8 @@ class Planner {
   }
 
   std::vector<SiteTraffic> plan() {
-    for (int rank = 0; rank < map_.world(); ++rank) plan_rank(place_of(map_, rank));
+    for (const int rank : run_.ranks) plan_rank(place_of(map_, rank));
+    for (int rank = 0; rank < map_.world() && run_.ranks.empty(); ++rank) plan_rank(place_of(map_, rank));
     return ledger_.take();
   }
 

@@ -36,6 +36,9 @@ struct CommunicationRun {
   std::string loss_form = "sharded";
   // Read with ep > 1 alone: how many rows go to another rank's experts is not a matter of sizes.
   const ExpertRoutes* routes = nullptr;
+  // Instead of routes: every rank of the ep group gets the same share of every rank's rows.
+  bool even_routes = false;
+  std::vector<int> ranks = {};  // whose sends are counted; empty: everybody's
 };
 
 // Every site of a whole run, stage after stage in the order of its first forward call, backward calls beside

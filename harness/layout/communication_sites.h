@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -122,7 +123,7 @@ class ExpertTraffic {
  public:
   // `passes` over the batch. Throws InputError where the mesh needs routes and `routes` are not these
   // passes'.
-  ExpertTraffic(const LayoutMap& map, const ExpertRoutes* routes, int passes);
+  ExpertTraffic(const LayoutMap& map, const ExpertRoutes* routes, int passes, bool even);
   // The block of one layer, entered and left as tp needs it; `tokens` of the rank's stream in this
   // micro-batch. `passes`: sends of every pass; `once`: of one, as each pass routes its own way.
   // `site`: of the layer. `layer`: whose routes its experts have. Throws InputError for a layer beyond the
@@ -142,8 +143,11 @@ class ExpertTraffic {
     return const_cast<ExpertTraffic*>(this)->rows(pass, layer, micro_batch, rank);
   }
   void count(const ExpertRoutes& routes);
+  // What leaves of `tokens` and arrives, if every rank of the group gets the same share.
+  Rows even_rows(const RankPlace& place, std::int64_t tokens) const;
   const LayoutMap& map_;
   int passes_;
+  bool even_;
   std::vector<Rows> rows_;  // [pass][layer][micro-batch][rank]; empty with ep = 1
 };
 
@@ -173,14 +177,15 @@ class ParameterTraffic {
   struct Parameter {
     std::string name, unit;
     bool expert = false, replicated = false, kv_head = false;
-    bool tower = false;                // of the vision tower
-    std::vector<std::int64_t> shards;  // [world] elements each rank keeps
+    bool tower = false;                                       // of the vision tower
+    std::shared_ptr<const std::vector<std::int64_t>> shards;  // [world] elements each rank keeps
   };
   bool experts_apart() const;
   // Is the parameter on this rank's pipeline stages?
   bool held(const Parameter& parameter, const RankPlace& place) const;
   const LayoutMap& map_;
   std::vector<Parameter> parameters_;
+  std::map<std::string, std::vector<std::size_t>> units_;  // unit -> its parameters
 };
 
 }  // namespace meshparity::layout
