@@ -1,9 +1,12 @@
 // Two authors, one truth: impl's plan and scenarios/placements.toml were written apart, and every rank of
 // every parameter must hold the same indices by both.
 #include <catch2/catch.hpp>
+#include <numeric>
 
 #include "harness/layout/layout.h"
+#include "harness/layout/mesh_plan.h"
 #include "harness/types/error.h"
+#include "impl/parallel/pipeline.h"
 #include "impl/parallel/plan.h"
 #include "scenarios/load.h"
 
@@ -133,6 +136,28 @@ TEST_CASE("a plan that cuts one parameter otherwise is found") {
             return index % units;
           };
         }) == 2);  // ranks 1 and 2 of four
+}
+
+TEST_CASE("plan waits for as many micro-batches as the schedules keep") {
+  std::int64_t compared = 0;
+  for (const char* schedule : {"1f1b", "gpipe", "interleaved"})
+    for (const int pp : {2, 3, 4, 7})
+      for (int m = 1; m <= 3 * pp; ++m)
+        for (int index = 0; index < pp; ++index) {
+          Mesh mesh;
+          mesh.pp = pp;
+          Flags flags;
+          flags.schedule = schedule;
+          const auto waiting = layout::waiting_micro_batches(mesh, flags, m, index);
+          const int kept = impl::most_in_flight(impl::pipeline_schedule(mesh, flags, index, m));
+          INFO(schedule << " pp" << pp << " index " << index << " micro-batches " << m);
+          const std::int64_t all = std::accumulate(waiting.begin(), waiting.end(), std::int64_t{0});
+          // Where the last turn of interleaved stages is not full, forwards may run further ahead.
+          const bool full = m % pp == 0 || schedule != std::string("interleaved");
+          CHECK((full ? all == kept : all <= kept));
+          compared += full ? 1 : 0;
+        }
+  CHECK(compared > 200);
 }
 
 }  // namespace meshparity
