@@ -2,13 +2,11 @@
 
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
-#include <sstream>
 
+#include "golden/checkpoint_files.h"
 #include "golden/safetensors.h"
 #include "harness/types/atomic_file.h"
 #include "harness/types/error.h"
@@ -19,31 +17,17 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr std::uintmax_t kIndexBytes = std::uintmax_t{64} << 20;
-
 bool starts_with(const std::string& text, const std::string& prefix) {
   return text.rfind(prefix, 0) == 0;
 }
 
-// Where a stored tensor lies. The name in the file may differ from the parameter's.
-struct Place {
-  const SafetensorsFile* file = nullptr;
-  std::string stored;
-};
+using Place = StoredWeight;
 
 class Checkpoint {
  public:
   Checkpoint(const std::string& directory, const ModelConfig& config)
-      : directory_(directory), vision_(config.has_vision()), mtp_(config.mtp_num_hidden_layers > 0) {
-    const fs::path single = fs::path(directory) / "model.safetensors";
-    const fs::path index = fs::path(directory) / "model.safetensors.index.json";
-    std::error_code ignored;
-    if (fs::exists(index, ignored))
-      open_index(index);
-    else if (fs::exists(single, ignored))
-      open_single(single);
-    else
-      throw InputError(directory + ": holds neither model.safetensors nor model.safetensors.index.json");
+      : files_(directory), vision_(config.has_vision()), mtp_(config.mtp_num_hidden_layers > 0) {
+    for (const Place& weight : files_.weights()) add(weight);
   }
 
   // The place of a parameter; its file is null where there is none.
@@ -60,52 +44,19 @@ class Checkpoint {
       if (!used_.count(name))
         throw InputError(place.file->path(), place.stored, "is no parameter of this model");
   }
-  const std::string& directory() const { return directory_; }
+  const std::string& directory() const { return files_.directory(); }
 
  private:
-  void open_single(const fs::path& file) {
-    files_.push_back(std::make_unique<SafetensorsFile>(file.string()));
-    for (const auto& name : files_.back()->names()) add(*files_.back(), name);
-  }
-
-  void open_index(const fs::path& index) {
-    std::error_code ignored;
-    if (fs::file_size(index, ignored) > kIndexBytes)
-      throw InputError(index.string() + ": is larger than 64 MiB");
-    std::ifstream stream(index);
-    const json text = json::parse(stream, nullptr, false);
-    if (!text.is_object() || !text.contains("weight_map") || !text["weight_map"].is_object())
-      throw InputError(index.string(), "weight_map", "is missing or not a JSON object");
-    std::map<std::string, const SafetensorsFile*> opened;
-    for (const auto& [name, file] : text["weight_map"].items()) {
-      const std::string part = file.is_string() ? file.get<std::string>() : "";
-      // A file of the same directory: an index from elsewhere must not reach out of it.
-      if (part.empty() || part.find('/') != std::string::npos || part == "..")
-        throw InputError(index.string(), name.substr(0, 200), "names no file of this directory");
-      auto& handle = opened[part];
-      if (!handle) {
-        files_.push_back(std::make_unique<SafetensorsFile>((fs::path(directory_) / part).string()));
-        handle = files_.back().get();
-      }
-      if (!handle->has(name))
-        throw InputError(handle->path(), name.substr(0, 200), "is missing, the index names it");
-      add(*handle, name);
-    }
-  }
-
-  void add(const SafetensorsFile& file, const std::string& stored) {
-    static const std::string kInfix = "model.language_model.";
+  void add(const Place& weight) {
     // What this configuration of the model has not: a text model's directory may be a multimodal one's.
-    if (!vision_ && starts_with(stored, "model.visual.")) return;
-    if (!mtp_ && starts_with(stored, "mtp.")) return;
-    const std::string name = starts_with(stored, kInfix) ? "model." + stored.substr(kInfix.size()) : stored;
-    if (!places_.emplace(name, Place{&file, stored}).second)
-      throw InputError(file.path(), stored, "stands twice");
+    if (!vision_ && starts_with(weight.stored, "model.visual.")) return;
+    if (!mtp_ && starts_with(weight.stored, "mtp.")) return;
+    if (!places_.emplace(parameter_name_of(weight.stored), weight).second)
+      throw InputError(weight.file->path(), weight.stored, "stands twice");
   }
 
-  std::string directory_;
+  CheckpointFiles files_;
   bool vision_, mtp_;
-  std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, Place> places_;
   std::set<std::string> used_;
 };

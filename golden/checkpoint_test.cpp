@@ -3,7 +3,9 @@
 
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <filesystem>
 
+#include "golden/checkpoint_files.h"
 #include "golden/safetensors.h"
 #include "golden/test_files.h"
 
@@ -221,6 +223,20 @@ TEST_CASE("a directory without weights and an index that lies are named") {
   CHECK_THAT(index("{\"weight_map\":{\"x\":\"b.safetensors\"}}"), Contains("b.safetensors: cannot be read"));
   CHECK_THAT(index("{\"weight_map\":{\"y\":\"a.safetensors\"}}"),
              Contains("y: is missing, the index names it"));
+}
+
+TEST_CASE("a directory whose weights no name leads to is no directory without weights") {
+  const TemporaryFolder folder;
+  const auto held = [&] { return holds_checkpoint(folder.file(".")); };
+  spill(folder.file("config.json"), "{}");
+  CHECK(!held());
+  for (const char* name : {"model-00002-of-00003.safetensors", "pytorch_model.bin"}) {
+    spill(folder.file(name), "weights");
+    CHECK_THAT(input_error(held), Contains(std::string("holds ") + name + ", but neither model.safetensors"));
+    std::filesystem::remove(folder.file(name));
+  }
+  spill(folder.file("model.safetensors"), "weights");
+  CHECK(held());
 }
 
 TEST_CASE("an exported batch holds the batch") {

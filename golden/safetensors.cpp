@@ -182,14 +182,21 @@ HostTensor SafetensorsFile::tensor(const std::string& name) const {
   return HostTensor::copy_of(view(name));
 }
 
-void write_safetensors(const std::string& path, const std::map<std::string, HostTensor>& tensors) {
-  json header = {{"__metadata__", {{"format", "pt"}}}};  // what Hugging Face's loader asks for
+void SafetensorsFile::forget() const {
+  ::madvise(const_cast<std::byte*>(mapped_), mapped_bytes_, MADV_DONTNEED);
+}
+
+void write_safetensors(const std::string& path, const std::vector<TensorPieces>& tensors) {
+  nlohmann::ordered_json header = {
+      {"__metadata__", {{"format", "pt"}}}};  // what Hugging Face's loader asks for
   std::uint64_t offset = 0;
-  for (const auto& [name, tensor] : tensors) {
-    header[name] = {{"dtype", safetensors_name(tensor.dtype)},
-                    {"shape", tensor.shape},
-                    {"data_offsets", {offset, offset + tensor.bytes.size()}}};
-    offset += tensor.bytes.size();
+  for (const auto& tensor : tensors) {
+    const std::uint64_t bytes =
+        static_cast<std::uint64_t>(shape_numel(tensor.shape)) * dtype_size(tensor.dtype);
+    header[tensor.name] = {{"dtype", safetensors_name(tensor.dtype)},
+                           {"shape", tensor.shape},
+                           {"data_offsets", {offset, offset + bytes}}};
+    offset += bytes;
   }
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // data aligned to 8 bytes, as the format asks
@@ -197,8 +204,19 @@ void write_safetensors(const std::string& path, const std::map<std::string, Host
   AtomicFile file(path);
   file.write(&header_bytes, sizeof header_bytes);
   file.write(text.data(), text.size());
-  for (const auto& [name, tensor] : tensors) file.write(tensor.bytes.data(), tensor.bytes.size());
+  for (const auto& tensor : tensors) {
+    for (const auto& [data, bytes] : tensor.pieces) file.write(data, bytes);
+    if (tensor.source) tensor.source->forget();
+  }
   file.commit();
+}
+
+void write_safetensors(const std::string& path, const std::map<std::string, HostTensor>& tensors) {
+  std::vector<TensorPieces> pieces;
+  for (const auto& [name, tensor] : tensors)
+    pieces.push_back(
+        {name, tensor.dtype, tensor.shape, {{tensor.bytes.data(), tensor.bytes.size()}}, nullptr});
+  write_safetensors(path, pieces);
 }
 
 }  // namespace meshparity::golden

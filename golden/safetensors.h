@@ -31,6 +31,8 @@ class SafetensorsFile {
   TensorView view(const std::string& name) const;
   // The same as an owning, aligned tensor.
   HostTensor tensor(const std::string& name) const;
+  // Gives back the memory of what was read so far; views stay valid and are read again where they are used.
+  void forget() const;
 
  private:
   struct Entry {
@@ -48,7 +50,19 @@ class SafetensorsFile {
   std::map<std::string, Entry> entries_;
 };
 
-// Writes whole or not at all, tensors in the order of names. Throws InputError "PATH: cannot be written".
+// A tensor to write whose bytes lie elsewhere, piece after piece.
+struct TensorPieces {
+  std::string name;
+  DType dtype = DType::float64;
+  Shape shape;
+  std::vector<std::pair<const std::byte*, std::size_t>> pieces;
+  const SafetensorsFile* source = nullptr;  // forgotten once written, where the pieces lie in a file
+};
+
+// Writes whole or not at all, tensors in their order, without a copy of any. Throws InputError "PATH: cannot
+// be written".
+void write_safetensors(const std::string& path, const std::vector<TensorPieces>& tensors);
+// The same of tensors in memory, in the order of names.
 void write_safetensors(const std::string& path, const std::map<std::string, HostTensor>& tensors);
 
 }  // namespace meshparity::golden
