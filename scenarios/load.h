@@ -20,6 +20,8 @@ std::filesystem::path scenarios_dir();
 // A Qwen3.5 config.json text (Hugging Face format, text-only or multimodal). Throws InputError naming `file`
 // and the field for a config that is not Qwen3.5's or has a wrong field.
 ModelConfig parse_model_config(const std::string& json, const std::string& file);
+// The same model without its layer of multi-token prediction.
+ModelConfig without_multi_token_prediction(const ModelConfig& config);
 // A name in scenarios/models, a config.json, a directory that holds one, or a shape
 // (harness/types/model_shape.h). "text:" before a name, file or directory: its text model alone.
 ModelConfig load_model(const std::string& name_or_path);

@@ -247,6 +247,15 @@ ModelConfig parse_model_config(const std::string& json, const std::string& file)
   return c;
 }
 
+ModelConfig without_multi_token_prediction(const ModelConfig& config) {
+  Json root = parse_json(config.json, config.name);
+  root["mtp_num_hidden_layers"] = 0;
+  if (root.contains("text_config")) root["text_config"]["mtp_num_hidden_layers"] = 0;
+  ModelConfig without = parse_model_config(root.dump(2), config.name);
+  without.name = config.name;
+  return without;
+}
+
 ModelConfig load_model(const std::string& name_or_path) {
   namespace fs = std::filesystem;
   if (is_shape(name_or_path)) return parse_model_shape(name_or_path);

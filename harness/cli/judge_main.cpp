@@ -1,11 +1,13 @@
-// meshparity-judge: the verbs that compute no model (compare, golden, export, report). It links no LibTorch,
-// so whoever only judges dumps needs no 1.3 GB wheel; meshparity hands these verbs to it. To add a verb:
-// verb_<name>.{h,cpp}, one line in main.
+// meshparity-judge: the verbs that compute no model (compare, golden, export, report, plan, cut). It links no
+// LibTorch, so whoever only judges dumps needs no 1.3 GB wheel; meshparity hands these verbs to it. To add a
+// verb: verb_<name>.{h,cpp}, one line in main.
 #include <string>
 
 #include "harness/cli/verb_compare.h"
+#include "harness/cli/verb_cut.h"
 #include "harness/cli/verb_export.h"
 #include "harness/cli/verb_golden.h"
+#include "harness/cli/verb_plan.h"
 #include "harness/cli/verb_report.h"
 #include "harness/cli/verbs.h"
 
@@ -19,5 +21,7 @@ int main(int argc, char** argv) {
   cli::add_golden(app, chosen);
   cli::add_export(app, chosen);
   cli::add_report(app, chosen);
+  cli::add_plan(app, chosen);
+  cli::add_cut(app, chosen);
   return cli::run_command_line(app, chosen, argc, argv);
 }

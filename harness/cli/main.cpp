@@ -21,10 +21,13 @@ struct Handed {
   const char* name;
   const char* help;
 };
-constexpr Handed kHanded[] = {{"compare", "Judge a dump of any origin against a golden or another dump"},
-                              {"golden", "verify | inspect | diff | regenerate golden files"},
-                              {"export", "Write a golden as a trainer's inputs"},
-                              {"report", "Render the result of an earlier --json"}};
+constexpr Handed kHanded[] = {
+    {"compare", "Judge a dump of any origin against a golden or another dump"},
+    {"golden", "verify | inspect | diff | regenerate golden files"},
+    {"export", "Write a golden as a trainer's inputs"},
+    {"report", "Render the result of an earlier --json"},
+    {"plan", "Memory and communication of every rank of a mesh, without running it"},
+    {"cut", "Write a small checkpoint with the real weights of a big one"}};
 
 int hand_over(char** argv) {
   const fs::path judge = fs::read_symlink("/proc/self/exe").parent_path() / "meshparity-judge";

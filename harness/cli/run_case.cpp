@@ -77,6 +77,16 @@ void write_dump(const std::string& file, const CaseSpec& spec, const Scenario& s
   golden::write(file, store);
 }
 
+// The weights that a run of so many steps ends with, by checkpoint name.
+std::map<std::string, HostTensor> final_weights(const CaseSpec& spec, const Scenario& scenario, int steps,
+                                                const std::vector<impl::RankOutput>& outputs) {
+  const std::string prefix = steps > 0 ? "step" + std::to_string(steps) + "/weights/" : "trace/weights/";
+  std::map<std::string, HostTensor> weights;
+  for (auto& [key, tensor] : gather_case(spec, scenario, outputs))
+    if (key.rfind(prefix, 0) == 0) weights.emplace(key.substr(prefix.size()), std::move(tensor));
+  return weights;
+}
+
 }  // namespace
 
 impl::RankInputs rank_inputs(const CaseSpec& spec, const Scenario& scenario) {
@@ -100,7 +110,7 @@ impl::Seams seams_of(const CaseSpec& spec) {
   return seams;
 }
 
-CaseResult run_case(const CaseSpec& spec, const std::string& dump, std::string* communication) {
+CaseResult run_case(const CaseSpec& spec, const RunProducts& products) {
   const auto start = std::chrono::steady_clock::now();
   CaseResult result;
   result.case_line = spec.line();
@@ -110,14 +120,20 @@ CaseResult run_case(const CaseSpec& spec, const std::string& dump, std::string* 
   try {
     const Expected expected(scenario, spec, steps);
     const auto outputs = run_ranks(spec, *scenario);
-    if (communication) {
+    if (products.weights) {
+      CaseSpec recorded = spec;
+      recorded.checks = {"activations"};  // records weights as loaded, too
+      *products.weights =
+          final_weights(spec, *scenario, steps, steps > 0 ? outputs : run_ranks(recorded, *scenario));
+    }
+    if (products.communication) {
       const layout::LayoutMap map(scenario->config, spec.mesh, spec.flags, scenario->batch,
                                   scenario->placements);
       layout::ExpertRoutes routes;
       if (spec.mesh.ep > 1)
         routes = reference_routes(scenario->config, scenario->weights, scenario->batch, scenario->train,
                                   spec.mesh, spec.flags, spec.loss, steps);
-      *communication = communication_table(
+      *products.communication = communication_table(
           layout::communication_plan(map, {steps, true, spec.loss, spec.loss_form, &routes}),
           logged_traffic(outputs));
     }
@@ -126,7 +142,7 @@ CaseResult run_case(const CaseSpec& spec, const std::string& dump, std::string* 
     if (!std::getenv(kNoCausesVariable))
       explain_case(
           spec, scenario, [&](const CaseSpec& again) { return run_ranks(again, *scenario); }, result);
-    if (!dump.empty()) write_dump(dump, spec, *scenario, outputs);
+    if (!products.dump.empty()) write_dump(products.dump, spec, *scenario, outputs);
     result.state = result.checks.empty() ? State::untrusted : State::pass;
     if (result.checks.empty()) result.reason = "no tensor matches --check and --tensor";
     for (const auto& check : result.checks)

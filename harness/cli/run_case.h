@@ -1,16 +1,25 @@
 // Runs one case: its ranks on an engine, then the judge.
 #pragma once
 
+#include <map>
 #include <string>
 
 #include "harness/types/case.h"
+#include "harness/types/tensor.h"
 #include "harness/types/verdict.h"
 
 namespace meshparity::cli {
 
+// What a run may leave behind besides its verdict.
+struct RunProducts {
+  std::string dump;                      // file for what the ranks computed, in the golden schema; or empty
+  std::string* communication = nullptr;  // what left every rank as a table, beside what was planned
+  // The ranks' weights put together, by name: after the last step, or as loaded where there is none.
+  std::map<std::string, HostTensor>* weights = nullptr;
+};
+
 // Runs and judges one case. A rank that fails gives State::error with the reason; bad input throws
-// InputError. With `dump`, what the ranks computed is written there in the golden schema; with
-// `communication`, what left every rank is put there as a table, beside what was planned.
-CaseResult run_case(const CaseSpec& spec, const std::string& dump = "", std::string* communication = nullptr);
+// InputError.
+CaseResult run_case(const CaseSpec& spec, const RunProducts& products = {});
 
 }  // namespace meshparity::cli

@@ -8,9 +8,11 @@
 #include <deque>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <optional>
 
 #include "golden/checkpoint.h"
+#include "golden/checkpoint_files.h"
 #include "harness/cli/bounds.h"
 #include "harness/cli/sweep.h"
 #include "harness/cli/torch_bridge.h"
@@ -58,8 +60,15 @@ std::shared_ptr<Scenario> scenario_of_model(const CaseSpec& spec) {
   scenario->train.steps = 0;
   // A directory with a checkpoint brings its own weights; a config alone gets generated ones.
   const fs::path folder(without_text_prefix(spec.model));
-  const bool checkpoint = fs::is_directory(folder) && (fs::exists(folder / "model.safetensors") ||
-                                                       fs::exists(folder / "model.safetensors.index.json"));
+  const bool checkpoint = fs::is_directory(folder) && golden::holds_checkpoint(folder.string());
+  if (checkpoint && scenario->config.mtp_num_hidden_layers > 0 &&
+      !golden::holds_multi_token_prediction(folder.string())) {
+    // transformers keeps the field and saves none of the weights.
+    std::cerr
+        << "meshparity: " << folder.string()
+        << ": mtp_num_hidden_layers is 1, but no mtp.* weight is there: without multi-token prediction\n";
+    scenario->config = scenarios::without_multi_token_prediction(scenario->config);
+  }
   constexpr std::uint64_t kPackagedSeed = 7;
   scenario->host_weights =
       checkpoint ? golden::load_checkpoint(folder.string(), scenario->config)

@@ -7,8 +7,6 @@
 // Everything is written into a folder beside DIR first and moved at the end, so DIR never holds a part.
 #include "harness/cli/verb_export.h"
 
-#include <unistd.h>
-
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -16,6 +14,7 @@
 #include "golden/checkpoint.h"
 #include "golden/schema.h"
 #include "golden/store.h"
+#include "harness/cli/staging_folder.h"
 #include "harness/types/command_line.h"
 #include "harness/types/error.h"
 #include "scenarios/load.h"
@@ -47,53 +46,6 @@ fs::path scripts_folder() {
                    ": has no check.py; set MESHPARITY_SOURCE to meshparity's source folder");
 }
 
-// A folder beside `target` that is gone at the end unless it became the target.
-class StagingFolder {
- public:
-  explicit StagingFolder(const fs::path& target)
-      : path_(target.string() + ".part" + std::to_string(::getpid())) {
-    std::error_code error;
-    if (!fs::create_directories(path_, error) || error)
-      throw InputError(path_.string() + ": cannot be made" + (error ? ": " + error.message() : ""));
-  }
-  ~StagingFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  StagingFolder(const StagingFolder&) = delete;
-  StagingFolder& operator=(const StagingFolder&) = delete;
-  const fs::path& path() const { return path_; }
-
-  // Becomes `target`, which does not exist or is empty; or, file by file, moves into a folder that has
-  // others.
-  void move_to(const fs::path& target) const {
-    std::error_code error;
-    if (!fs::exists(target) || fs::is_empty(target)) {
-      fs::rename(path_, target, error);
-    } else {
-      for (const auto& entry : fs::directory_iterator(path_)) {
-        fs::rename(entry.path(), target / entry.path().filename(), error);
-        if (error) break;
-      }
-    }
-    if (error) throw InputError(target.string() + ": cannot be written: " + error.message());
-  }
-
- private:
-  fs::path path_;
-};
-
-fs::path target_of(const ExportOptions& o) {
-  fs::path target = fs::absolute(o.to).lexically_normal();
-  if (!target.has_filename()) target = target.parent_path();  // "dir/" is "dir"
-  std::error_code error;
-  if (fs::exists(target, error) && !fs::is_directory(target, error))
-    throw InputError(o.to + ": exists and is no folder");
-  if (fs::is_directory(target, error) && !fs::is_empty(target, error) && !o.force)
-    throw InputError(o.to + ": is not empty; --force writes into it");
-  return target;
-}
-
 std::map<std::string, HostTensor> weights_of(const golden::Store& store) {
   std::map<std::string, HostTensor> weights;
   for (const auto& [path, tensor] : store.tensors)
@@ -103,7 +55,7 @@ std::map<std::string, HostTensor> weights_of(const golden::Store& store) {
 }
 
 int export_golden(const ExportOptions& o) {
-  const fs::path target = target_of(o), scripts = scripts_folder();
+  const fs::path target = writable_target(o.to, o.force), scripts = scripts_folder();
   const golden::Store store = golden::read(o.golden, golden::Kind::golden);
   const std::string& config_json = store.strings.at("config");
   const ModelConfig config = scenarios::parse_model_config(config_json, o.golden + ": config");

@@ -1,10 +1,13 @@
 // meshparity run: one case in detail, in this process.
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 
+#include "golden/checkpoint.h"
 #include "harness/cli/case_arguments.h"
 #include "harness/cli/rank_process.h"
 #include "harness/cli/run_case.h"
+#include "harness/cli/staging_folder.h"
 #include "harness/cli/verb_report.h"
 #include "harness/cli/verbs.h"
 #include "harness/cli/worker.h"
@@ -16,9 +19,18 @@ namespace {
 
 struct RunOptions {
   run::CaseOptions cases;
-  std::string dump, json;
+  std::string dump, json, save_weights;
   bool communication = false;
 };
+
+// A Hugging Face directory of the model with these weights.
+void save(const CaseSpec& spec, const std::map<std::string, HostTensor>& weights,
+          const std::filesystem::path& target) {
+  const StagingFolder staging(target);
+  golden::save_checkpoint(staging.path().string(), config_of(spec.model, spec.golden).json, weights);
+  staging.move_to(target);
+  std::cout << "wrote config.json and model.safetensors to " << target.string() << std::endl;
+}
 
 int run_one(const RunOptions& o) {
   const auto expansion = expand_cases(o.cases);
@@ -27,9 +39,13 @@ int run_one(const RunOptions& o) {
                      "; meshparity gate runs many");
   require_writable(o.dump);
   require_writable(o.json);
+  const std::filesystem::path save_to =
+      o.save_weights.empty() ? std::filesystem::path() : writable_target(o.save_weights, false);
   std::string communication;
+  std::map<std::string, HostTensor> weights;
   const CaseResult result =
-      run_case(expansion.cases.front(), o.dump, o.communication ? &communication : nullptr);
+      run_case(expansion.cases.front(),
+               {o.dump, o.communication ? &communication : nullptr, save_to.empty() ? nullptr : &weights});
   for (const auto& check : result.checks)
     if (check.state == State::pass)
       std::printf("%-9s %-11s %-55s %5.1f%% of bound  max abs %.2e  rel %.2e  against %s\n",
@@ -43,6 +59,7 @@ int run_one(const RunOptions& o) {
   if (result.state != State::pass) std::cout << reports::case_text(result, 1000);
   std::cout << reports::summary_text(run) << std::endl;
   if (!o.dump.empty() && result.state != State::error) std::cout << "wrote " << o.dump << std::endl;
+  if (!save_to.empty() && result.state != State::error) save(expansion.cases.front(), weights, save_to);
   if (!o.json.empty()) reports::write_file(o.json, reports::to_json(run, true));
   return exit_code(run.cases);
 }
@@ -55,6 +72,10 @@ void add_run(CLI::App& app, Chosen& chosen) {
   add_case_arguments(*verb, options->cases);
   verb->add_option("--dump", options->dump, "write what the ranks computed, in the golden schema");
   verb->add_option("--json", options->json, "write the verdict");
+  verb->add_option(
+      "--save-weights", options->save_weights,
+      "write the ranks' weights as a Hugging Face directory: after the last step, as loaded with "
+      "--steps 0");
   verb->add_flag("--communication", options->communication,
                  "what left every rank, site by site, beside what must leave it");
   verb->callback([options, &chosen] { chosen.run = [options] { return run_one(*options); }; });
