@@ -178,6 +178,10 @@ TensorView SafetensorsFile::view(const std::string& name) const {
   return {*dtype, entry.shape, data_ + entry.begin};
 }
 
+std::uint64_t SafetensorsFile::offset_in_file(const std::string& name) const {
+  return static_cast<std::uint64_t>(view(name).data - mapped_);
+}
+
 HostTensor SafetensorsFile::tensor(const std::string& name) const {
   return HostTensor::copy_of(view(name));
 }

@@ -29,6 +29,8 @@ class SafetensorsFile {
   // A view into the mapping; its data need not be aligned for its dtype. Throws InputError for a name that is
   // not there and for a dtype that no model here uses (F8_E4M3 and other quantised ones).
   TensorView view(const std::string& name) const;
+  // Where its data begins in the file, in bytes.
+  std::uint64_t offset_in_file(const std::string& name) const;
   // The same as an owning, aligned tensor.
   HostTensor tensor(const std::string& name) const;
   // Gives back the memory of what was read so far; views stay valid and are read again where they are used.
