@@ -1,10 +1,11 @@
-// meshparity-judge: the verbs that compute no model (compare, golden, export, report, plan, cut). It links no
-// LibTorch, so whoever only judges dumps needs no 1.3 GB wheel; meshparity hands these verbs to it. To add a
-// verb: verb_<name>.{h,cpp}, one line in main.
+// meshparity-judge: the verbs that compute no model (compare, drift, golden, export, report, plan, cut). It
+// links no LibTorch, so whoever only judges dumps needs no 1.3 GB wheel; meshparity hands these verbs to it.
+// To add a verb: verb_<name>.{h,cpp}, one line in main.
 #include <string>
 
 #include "harness/cli/verb_compare.h"
 #include "harness/cli/verb_cut.h"
+#include "harness/cli/verb_drift.h"
 #include "harness/cli/verb_export.h"
 #include "harness/cli/verb_golden.h"
 #include "harness/cli/verb_plan.h"
@@ -18,6 +19,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   cli::Chosen chosen;
   cli::add_compare(app, chosen);
+  cli::add_drift(app, chosen);
   cli::add_golden(app, chosen);
   cli::add_export(app, chosen);
   cli::add_report(app, chosen);

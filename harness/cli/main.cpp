@@ -23,6 +23,7 @@ struct Handed {
 };
 constexpr Handed kHanded[] = {
     {"compare", "Judge a dump of any origin against a golden or another dump"},
+    {"drift", "Judge train against rollout logprobs from dumps"},
     {"golden", "verify | inspect | diff | regenerate golden files"},
     {"export", "Write a golden as a trainer's inputs"},
     {"report", "Render the result of an earlier --json"},

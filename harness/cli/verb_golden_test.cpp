@@ -270,7 +270,7 @@ TEST_CASE("report renders an earlier result to every format") {
 TEST_CASE("wrong words on the command line are one line and exit 2") {
   check_refused(judge({}), "ubcommand");
   check_refused(judge({"golde"}),
-                "unknown verb 'golde'; there are compare, golden, export, report, plan, cut");
+                "unknown verb 'golde'; there are compare, drift, golden, export, report, plan, cut");
   check_refused(judge({"golden", "very"}),
                 "unknown verb 'golden very'; there are verify, regenerate, inspect, diff");
   check_refused(judge({"golden", "regenerate", "--model", "tiny-dense"}), "./meshparity golden regenerate");

@@ -55,6 +55,7 @@ const std::vector<Row>& rows() {
       {"harness/compare/cuda", {"harness"}, {"harness/cli", "harness/run"}, {"Eigen", "CUDA"}},
       {"harness/tolerance", {"harness"}, {"harness/cli", "harness/run"}, {"Eigen"}},
       {"harness/diagnose", {"harness"}, {"harness/cli", "harness/run"}, {"Eigen"}},
+      {"harness/drift", {"harness"}, {"harness/cli", "harness/run"}, {"Eigen"}},
       {"harness/run", {"harness"}, {"harness/cli"}, {"nlohmann-json", "fmt"}},
       {"harness/cli", {"harness", "reference", "impl", "scenarios", "golden", "reports"}, {}, {"*"}},
       {"reference", {"reference", "harness/types"}, {}, {"LibTorch", "Eigen"}},

@@ -1,0 +1,239 @@
+// Tests of where |d| is large: edges of candidate cuts, document starts, chunks of the delta rule, growth.
+// They look at ranks of |d| among tokens of like logprob, so that neither heavy tails nor easy stretches of
+// text count as structure.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "harness/drift/contrast.h"
+#include "harness/drift/tests.h"
+
+namespace meshparity::drift {
+namespace {
+
+constexpr double kDecayTokens = 16;  // what a lost state costs fades over about this many tokens
+constexpr std::int64_t kChunk = 64;  // of the chunked delta rule
+
+// A cut of a span of tokens among context-parallel ranks.
+struct Cut {
+  bool zigzag, row;  // row: of the packed row, else of each document
+  int cp;
+  int pieces() const { return zigzag ? 2 * cp : cp; }
+  std::string name() const {
+    return std::string(zigzag ? "zigzag" : "contiguous") + " cp=" + std::to_string(cp) +
+           (row ? " of rows" : "");
+  }
+  std::int64_t edge(std::int64_t length, int k) const {
+    if (!zigzag) return k * length / cp;
+    return std::min(length, k * ((length + 2 * cp - 1) / (2 * cp)));  // slime and miles pad to 2 cp
+  }
+  // In zigzag order 0, 2cp-1, 1, 2cp-2, ... only chunk cp follows its true predecessor (both are the last
+  // rank's).
+  bool loses_state(int k) const { return !zigzag || k != cp; }
+};
+
+std::vector<Cut> cuts(bool rows) {
+  std::vector<Cut> all;
+  for (const int cp : {2, 3, 4, 6, 8, 16}) all.push_back({false, rows, cp});
+  for (const int cp : {2, 3, 4, 6, 8}) all.push_back({true, rows, cp});
+  return all;
+}
+
+// Mean rank of the sample's tokens whose place is in [begin, end); false with fewer than four.
+class Places {
+ public:
+  Places(const KeptTokens& kept, const KeptSample& sample, std::int64_t shift)
+      : kept_(kept), sample_(sample), shift_(shift) {}
+  std::int64_t place(std::size_t i) const { return kept_.tokens[i].position + shift_; }
+  bool mean(std::int64_t begin, std::int64_t end, double& out) const {
+    const auto& tokens = kept_.tokens;
+    // Positions rise within a sample.
+    const auto from = tokens.begin() + static_cast<std::ptrdiff_t>(sample_.begin),
+               to = tokens.begin() + static_cast<std::ptrdiff_t>(sample_.end);
+    auto at = std::lower_bound(from, to, begin - shift_,
+                               [](const Token& t, std::int64_t p) { return t.position < p; });
+    double sum = 0, count = 0;
+    for (; at != to && at->position + shift_ < end; ++at) sum += static_cast<double>(at->rank), count += 1;
+    if (count < 4) return false;
+    out = sum / count;
+    return true;
+  }
+
+ private:
+  const KeptTokens& kept_;
+  const KeptSample& sample_;
+  std::int64_t shift_;
+};
+
+struct Span {
+  std::int64_t shift, length;
+};
+
+Span span_of(const KeptSample& sample, const Cut& cut) {
+  if (cut.row) return {sample.row_first, sample.row_tokens};
+  return {0, sample.document_tokens};
+}
+
+DriftTest test_cut(const KeptTokens& kept, const Cut& cut) {
+  DriftTest test{"edges of " + cut.name(),
+                 "mean rank of |d| after an edge minus before it",
+                 false,
+                 false,
+                 0,
+                 kRankEffect,
+                 1,
+                 kProbability,
+                 0,
+                 0,
+                 ""};
+  Contrast contrast, kept_edges;
+  TwoFeatureFit fit;
+  for (const KeptSample& sample : kept.samples) {
+    const Span span = span_of(sample, cut);
+    if (span.length < 4 * cut.pieces()) continue;
+    const Places places(kept, sample, span.shift);
+    const std::int64_t window = std::min<std::int64_t>(32, span.length / cut.pieces() / 2);
+    for (int k = 1; k < cut.pieces(); ++k) {
+      const std::int64_t edge = cut.edge(span.length, k);
+      double after = 0, before = 0;
+      if (places.mean(edge, edge + window, after) && places.mean(edge - window, edge, before))
+        (cut.loses_state(k) ? contrast : kept_edges).add(after - before);
+    }
+    int k = 0;
+    std::int64_t last = -1;
+    for (std::size_t i = sample.begin; i < sample.end; ++i) {
+      const std::int64_t place = places.place(i);
+      while (k + 1 < cut.pieces() && place >= cut.edge(span.length, k + 1)) {
+        ++k;
+        if (cut.loses_state(k)) last = cut.edge(span.length, k);
+      }
+      fit.add(static_cast<double>(kept.tokens[i].rank),
+              last < 0 ? 0 : std::exp(-static_cast<double>(place - last) / kDecayTokens), last >= 0);
+    }
+  }
+  conclude(test, contrast.mean(), contrast.p(), contrast.count());
+  test.fired = test.fired && test.effect > 0;
+  test.explained = fit.explained();
+  if (kept_edges.count() > 0) {
+    char text[64];
+    std::snprintf(text, sizeof text, "%.3g at the edges that keep their order", kept_edges.mean());
+    test.detail = text;
+  }
+  return test;
+}
+
+}  // namespace
+
+std::vector<DriftTest> test_edges(const KeptTokens& kept) {
+  std::vector<DriftTest> tests;
+  for (const Cut& cut : cuts(false)) tests.push_back(test_cut(kept, cut));
+  const bool rows = std::any_of(kept.samples.begin(), kept.samples.end(),
+                                [](const KeptSample& s) { return s.row_tokens > s.document_tokens; });
+  if (rows)
+    for (const Cut& cut : cuts(true)) tests.push_back(test_cut(kept, cut));
+  return tests;
+}
+
+DriftTest test_start(const KeptTokens& kept) {
+  DriftTest test{"document start",
+                 "mean rank of |d| in the first 16 tokens minus after the 64th",
+                 false,
+                 false,
+                 0,
+                 kRankEffect,
+                 1,
+                 kProbability,
+                 0,
+                 0,
+                 ""};
+  Contrast contrast;
+  TwoFeatureFit fit;
+  for (const KeptSample& sample : kept.samples) {
+    for (std::size_t i = sample.begin; i < sample.end; ++i) {
+      const bool leaks = sample.document_in_row != 0;  // the first document of a row has nothing before it
+      fit.add(static_cast<double>(kept.tokens[i].rank),
+              leaks ? std::exp(-kept.tokens[i].position / kDecayTokens) : 0, 0);
+    }
+    if (sample.document_in_row == 0) continue;
+    const Places places(kept, sample, 0);
+    double start = 0, rest = 0;
+    if (places.mean(0, 16, start) && places.mean(64, std::int64_t{1} << 40, rest)) contrast.add(start - rest);
+  }
+  conclude(test, contrast.mean(), contrast.p(), contrast.count());
+  test.fired = test.fired && test.effect > 0;
+  test.explained = fit.explained();
+  return test;
+}
+
+DriftTest test_chunk(const KeptTokens& kept) {
+  DriftTest test{"chunk edges (64)",
+                 "mean rank of |d| in the first 16 tokens of a chunk minus the last 32",
+                 false,
+                 false,
+                 0,
+                 kRankEffect,
+                 1,
+                 kProbability,
+                 0,
+                 0,
+                 ""};
+  Contrast contrast;
+  TwoFeatureFit fit;
+  for (const KeptSample& sample : kept.samples) {
+    double start = 0, rest = 0, n_start = 0, n_rest = 0;
+    for (std::size_t i = sample.begin; i < sample.end; ++i) {
+      const std::int64_t position = kept.tokens[i].position, in_chunk = position % kChunk;
+      const auto rank = static_cast<double>(kept.tokens[i].rank);
+      fit.add(rank, position >= kChunk ? std::exp(-static_cast<double>(in_chunk) / kDecayTokens) : 0,
+              position >= kChunk);
+      if (position < kChunk) continue;
+      if (in_chunk < 16) start += rank, n_start += 1;
+      if (in_chunk >= 32) rest += rank, n_rest += 1;
+    }
+    if (n_start >= 8 && n_rest >= 8) contrast.add(start / n_start - rest / n_rest);
+  }
+  conclude(test, contrast.mean(), contrast.p(), contrast.count());
+  test.fired = test.fired && test.effect > 0;
+  test.explained = fit.explained();
+  return test;
+}
+
+DriftTest test_growth(const KeptTokens& kept) {
+  DriftTest test{"growth with position",
+                 "mean rank of |d| in the last third of a sample minus the first",
+                 false,
+                 false,
+                 0,
+                 kRankEffect,
+                 1,
+                 kProbability,
+                 0,
+                 0,
+                 ""};
+  Contrast contrast, second_half;
+  TwoFeatureFit fit;
+  for (const KeptSample& sample : kept.samples) {
+    const std::size_t length = sample.end - sample.begin;
+    for (std::size_t i = sample.begin; i < sample.end; ++i) {
+      const double place = kept.tokens[i].position;
+      fit.add(static_cast<double>(kept.tokens[i].rank), std::log1p(place),
+              place / std::max<double>(1, static_cast<double>(sample.document_tokens)));
+    }
+    if (length < 24) continue;
+    const auto mean = [&](std::size_t begin, std::size_t end) {
+      double sum = 0;
+      for (std::size_t i = begin; i < end; ++i)
+        sum += static_cast<double>(kept.tokens[sample.begin + i].rank);
+      return sum / static_cast<double>(end - begin);
+    };
+    contrast.add(mean(2 * length / 3, length) - mean(0, length / 3));
+    second_half.add(mean(2 * length / 3, length) - mean(length / 3, 2 * length / 3));
+  }
+  conclude(test, contrast.mean(), contrast.p(), contrast.count());
+  // Growth goes on: a step in the first third alone is something else.
+  test.fired = test.fired && test.effect > 0 && second_half.mean() > 0;
+  test.explained = fit.explained();
+  return test;
+}
+
+}  // namespace meshparity::drift

@@ -1,0 +1,228 @@
+#include "reports/drift.h"
+
+#include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "reports/words.h"
+
+namespace meshparity::reports {
+namespace {
+
+using DriftJson = nlohmann::ordered_json;
+
+std::string drift_number(double value, const char* format = "%.4g") {
+  char text[64];
+  std::snprintf(text, sizeof text, format, value);
+  return text;
+}
+
+// (name, value) of the metrics, in the order of every output.
+std::vector<std::pair<std::string, std::string>> drift_rows(const DriftResult& r) {
+  const DriftMetrics& m = r.metrics;
+  std::string quantiles;
+  for (const auto& [level, value] : m.quantiles)
+    quantiles += (quantiles.empty() ? "" : "   ") + drift_number(100 * level, "%.6g") +
+                 " %: " + drift_number(value, "%.3g");
+  return {
+      {"mean |d|", drift_number(m.mean_abs) + " nats   (mean d " + drift_number(m.mean, "%.3g") + ", max " +
+                       drift_number(m.max_abs, "%.3g") + ")"},
+      {"quantiles of |d|", quantiles},
+      {"worst 0.1 % carry", drift_number(100 * m.share_of_worst, "%.3g") + " % of the sum of |d|"},
+      {"K1, K2, K3",
+       drift_number(m.k1, "%.3g") + "   " + drift_number(m.k2, "%.3g") + "   " + drift_number(m.k3, "%.3g")},
+      {"chi-square", drift_number(m.chi_square, "%.3g")},
+      {"effective samples", drift_number(100 * m.effective_samples, "%.5g") + " % of the tokens"},
+      {"mean ratio", drift_number(m.mean_ratio, "%.6g") + " +- " + drift_number(m.mean_ratio_error, "%.1g") +
+                         "   (1 where rollout drew the tokens)"},
+      {"perplexity", drift_number(m.perplexity_train, "%.6g") + " train, " +
+                         drift_number(m.perplexity_rollout, "%.6g") + " rollout, ratio " +
+                         drift_number(m.perplexity_train / m.perplexity_rollout, "%.6g")},
+      {"Pearson", drift_number(m.pearson, "%.8g") + " of logprobs, " +
+                      drift_number(m.pearson_probability, "%.8g") + " of probabilities"}};
+}
+
+std::string drift_samples(const DriftResult& r) {
+  return std::to_string(r.samples_paired) + " samples compared (" + std::to_string(r.samples_train) +
+         " train, " + std::to_string(r.samples_rollout) + " rollout), " + std::to_string(r.metrics.tokens) +
+         " tokens" +
+         (r.tokens_tested < r.metrics.tokens ? "; structure tested on " + std::to_string(r.tokens_tested)
+                                             : "");
+}
+
+std::string drift_check(const DriftCheck& check) {
+  return check.name + ": " + std::to_string(check.count) + " of " + std::to_string(check.of) +
+         (check.detail.empty() ? "" : ", " + one_line(check.detail));
+}
+
+std::string drift_headline(const DriftResult& r) {
+  return one_line(r.verdict.sentence) + " (confidence " + drift_number(r.verdict.confidence, "%.2f") + ")";
+}
+
+std::string padded(std::string text, std::size_t width) {
+  if (text.size() < width) text.append(width - text.size(), ' ');
+  return text;
+}
+
+std::string drift_bins(const std::vector<DriftBin>& bins) {
+  std::string text;
+  for (const DriftBin& bin : bins)
+    text += "    " + padded(bin.label, 20) + padded(drift_number(bin.mean_abs, "%.3g"), 12) +
+            padded(drift_number(bin.median_abs, "%.3g"), 12) + std::to_string(bin.tokens) + "\n";
+  return text;
+}
+
+DriftJson drift_real(double value) {
+  if (std::isnan(value)) return "nan";
+  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
+  return value;
+}
+
+DriftJson drift_metrics_json(const DriftMetrics& m) {
+  DriftJson j = {{"tokens", m.tokens},
+                 {"samples", m.samples},
+                 {"mean_abs", drift_real(m.mean_abs)},
+                 {"mean", drift_real(m.mean)},
+                 {"max_abs", drift_real(m.max_abs)},
+                 {"k1", drift_real(m.k1)},
+                 {"k2", drift_real(m.k2)},
+                 {"k3", drift_real(m.k3)},
+                 {"chi_square", drift_real(m.chi_square)},
+                 {"effective_samples", drift_real(m.effective_samples)},
+                 {"mean_ratio", drift_real(m.mean_ratio)},
+                 {"mean_ratio_error", drift_real(m.mean_ratio_error)},
+                 {"perplexity_train", drift_real(m.perplexity_train)},
+                 {"perplexity_rollout", drift_real(m.perplexity_rollout)},
+                 {"pearson", drift_real(m.pearson)},
+                 {"pearson_probability", drift_real(m.pearson_probability)},
+                 {"share_of_worst", drift_real(m.share_of_worst)},
+                 {"equal", m.equal}};
+  for (const auto& [level, value] : m.quantiles)
+    j["quantiles"].push_back({{"level", level}, {"abs", drift_real(value)}});
+  return j;
+}
+
+}  // namespace
+
+std::string drift_console(const DriftResult& r) {
+  std::string text = drift_headline(r) + "\n";
+  if (r.noise.given) text += one_line(r.noise.sentence) + "\n";
+  for (const DriftInput& input : r.inputs) {
+    text += "  " + padded(input.side, 10) + one_line(input.name) + "   " + input.format + "\n";
+    for (const std::string& note : input.notes) text += "            " + one_line(note) + "\n";
+  }
+  text += "  " + padded("compared", 10) + drift_samples(r) + "\n";
+  for (const DriftCheck& check : r.checks)
+    text += "  " + padded(check.fault ? "FAULT" : "noticed", 10) + drift_check(check) + "\n";
+  for (const auto& [name, value] : drift_rows(r)) text += "  " + padded(name, 20) + value + "\n";
+  for (const std::string& line : r.verdict.evidence)
+    text += "  " + padded("evidence", 10) + one_line(line) + "\n";
+  text += "  " + padded("next", 10) + one_line(r.verdict.next) + "\n";
+  for (const auto& [name, bins] : r.tables)
+    if (bins.size() > 1)
+      text += "\n  |d| by " + name + "\n" + std::string(24, ' ') + "mean        median      tokens\n" +
+              drift_bins(bins);
+  text += "\n  worst tokens      slot    token      train        rollout      d\n";
+  for (const DriftToken& token : r.worst)
+    text += "    " + padded(std::to_string(token.slot), 10) +
+            padded(token.id < 0 ? "-" : std::to_string(token.id), 12) +
+            padded(drift_number(token.train, "%.6g"), 13) + padded(drift_number(token.rollout, "%.6g"), 13) +
+            padded(drift_number(token.train - token.rollout, "%.3g"), 11) + one_line(token.sample) + "\n";
+  return text;
+}
+
+std::string drift_json(const DriftResult& r) {
+  DriftJson d = {{"verdict",
+                  {{"cause", r.verdict.cause},
+                   {"fault", r.verdict.fault},
+                   {"confidence", r.verdict.confidence},
+                   {"sentence", r.verdict.sentence},
+                   {"evidence", r.verdict.evidence},
+                   {"next", r.verdict.next}}}};
+  for (const DriftInput& input : r.inputs)
+    d["inputs"].push_back(
+        {{"side", input.side}, {"name", input.name}, {"format", input.format}, {"notes", input.notes}});
+  d["samples"] = {{"train", r.samples_train}, {"rollout", r.samples_rollout}, {"paired", r.samples_paired}};
+  d["checks"] = DriftJson::array();
+  for (const DriftCheck& c : r.checks)
+    d["checks"].push_back(
+        {{"check", c.name}, {"count", c.count}, {"of", c.of}, {"detail", c.detail}, {"fault", c.fault}});
+  d["metrics"] = drift_metrics_json(r.metrics);
+  d["tokens_tested"] = r.tokens_tested;
+  d["tests"] = DriftJson::array();
+  for (const DriftTest& t : r.tests)
+    d["tests"].push_back({{"test", t.name},
+                          {"unit", t.unit},
+                          {"ran", t.ran},
+                          {"fired", t.fired},
+                          {"effect", drift_real(t.effect)},
+                          {"effect_bound", t.effect_bound},
+                          {"p", drift_real(t.p)},
+                          {"p_bound", t.p_bound},
+                          {"explained", drift_real(t.explained)},
+                          {"clusters", t.clusters},
+                          {"detail", t.detail}});
+  d["tables"] = DriftJson::object();
+  for (const auto& [name, bins] : r.tables)
+    for (const DriftBin& b : bins)
+      d["tables"][name].push_back({{"label", b.label},
+                                   {"tokens", b.tokens},
+                                   {"mean_abs", drift_real(b.mean_abs)},
+                                   {"median_abs", drift_real(b.median_abs)}});
+  d["worst"] = DriftJson::array();
+  for (const DriftToken& t : r.worst)
+    d["worst"].push_back({{"sample", t.sample},
+                          {"slot", t.slot},
+                          {"token", t.id},
+                          {"train", drift_real(t.train)},
+                          {"rollout", drift_real(t.rollout)}});
+  if (r.noise.given)
+    d["noise"] = {{"name", r.noise.name},
+                  {"side", r.noise.side},
+                  {"above", r.noise.above},
+                  {"sentence", r.noise.sentence},
+                  {"floor_mean", drift_real(r.noise.floor_mean)},
+                  {"floor_median", drift_real(r.noise.floor_median)},
+                  {"ratio_mean", drift_real(r.noise.ratio_mean)},
+                  {"ratio_median", drift_real(r.noise.ratio_median)},
+                  {"share_of_worst", drift_real(r.noise.share_of_worst)},
+                  {"p", drift_real(r.noise.p)}};
+  d["seconds"] = r.seconds;
+  // A file name need not be UTF-8.
+  return DriftJson{{"schema", 1}, {"drift", std::move(d)}}.dump(1, ' ', false,
+                                                                DriftJson::error_handler_t::replace) +
+         "\n";
+}
+
+std::string drift_markdown(const DriftResult& r) {
+  const auto safe = [](std::string_view text) {
+    std::string out;
+    for (const char c : one_line(text)) {
+      if (c == '|' || c == '<' || c == '*' || c == '`') out += '\\';
+      out += c;
+    }
+    return out;
+  };
+  std::string text = "### Train against rollout: " + r.verdict.cause + "\n\n" + safe(drift_headline(r)) +
+                     (r.noise.given ? " " + safe(r.noise.sentence) : std::string()) +
+                     "\n\n| | |\n|---|---|\n";
+  for (const DriftInput& input : r.inputs)
+    text += "| " + input.side + " | " + safe(input.name) + " (" + safe(input.format) + ") |\n";
+  text += "| compared | " + drift_samples(r) + " |\n";
+  for (const DriftCheck& check : r.checks)
+    text += std::string("| ") + (check.fault ? "**fault**" : "noticed") + " | " + safe(drift_check(check)) +
+            " |\n";
+  for (const auto& [name, value] : drift_rows(r)) text += "| " + safe(name) + " | " + safe(value) + " |\n";
+  for (const std::string& line : r.verdict.evidence) text += "| evidence | " + safe(line) + " |\n";
+  text += "| next | " + safe(r.verdict.next) + " |\n";
+  for (const auto& [name, bins] : r.tables) {
+    if (bins.size() < 2) continue;
+    text += "\n| " + safe(name) + " | mean \\|d\\| | median \\|d\\| | tokens |\n|---|---|---|---|\n";
+    for (const DriftBin& b : bins)
+      text += "| " + safe(b.label) + " | " + drift_number(b.mean_abs, "%.3g") + " | " +
+              drift_number(b.median_abs, "%.3g") + " | " + std::to_string(b.tokens) + " |\n";
+  }
+  return text;
+}
+
+}  // namespace meshparity::reports
