@@ -14,7 +14,8 @@
 namespace meshparity::dumps {
 namespace {
 
-constexpr std::uint64_t kMostLine = std::uint64_t{256} << 20, kMostJson = std::uint64_t{1} << 30;
+// Numbers take up to four times their text in memory ("1," becomes eight bytes).
+constexpr std::uint64_t kMostText = std::uint64_t{128} << 20;
 
 // "rank2" before "rank10".
 bool natural_less(const std::string& a, const std::string& b) {
@@ -93,9 +94,9 @@ std::vector<std::pair<std::uint64_t, std::uint64_t>> find_lines(const Bytes& byt
   bool blank = true;
   std::string block;
   const auto close = [&](std::uint64_t end) {
-    if (end - begin > kMostLine)
+    if (end - begin > kMostText)
       throw InputError(bytes.file() + ": line " + std::to_string(lines.size() + 1) +
-                       ": is longer than 256 MiB");
+                       ": is longer than 128 MiB");
     if (!blank) lines.emplace_back(begin, end);
     blank = true;
   };
@@ -184,8 +185,8 @@ class Source : public SampleSource {
         break;
     }
     container_ = "JSON";
-    if (bytes.size() > kMostJson)
-      throw InputError(file + ": is larger than 1 GiB: write JSON Lines, one sample a line");
+    if (bytes.size() > kMostText)
+      throw InputError(file + ": is larger than 128 MiB: write JSON Lines, one sample a line");
     return read_json(file, text_of(bytes, 0, bytes.size()));
   }
 

@@ -192,6 +192,24 @@ TEST_CASE("responses of SGLang: prompt before output, only the output counts") {
   CHECK(samples[0].only.logprobs[3] == -0.5);
 }
 
+TEST_CASE("lists of records: slime's rollout dump and a JSON array") {
+  const TemporaryFolder folder;
+  const std::string records =
+      R"([{"tokens": [1, 2, 3], "response_length": 2, "rollout_log_probs": [-1, -2], "loss_mask": [1, 0]},
+          {"tokens": [4, 5], "response_length": 1, "rollout_log_probs": [-0.5], "loss_mask": [1]}])";
+  spill(folder.file("a.json"), records);
+  spill(folder.file("b.json"), "{\"rollout_id\": 0, \"samples\": " + records + "}");
+  CHECK(open_dump(folder.file("b.json"))->format() == "slime/miles rollout dump, JSON");
+  for (const char* name : {"a.json", "b.json"}) {
+    const auto samples = samples_of(folder.file(name));
+    REQUIRE(samples.size() == 2);
+    CHECK(samples[0].rollout.ids == std::vector<std::int64_t>{2, 3});
+    CHECK(samples[0].rollout.mask == std::vector<std::uint8_t>{1, 0});
+    CHECK(samples[1].rollout.logprobs == std::vector<double>{-0.5});
+    CHECK_FALSE(samples[1].train.present());
+  }
+}
+
 TEST_CASE("one stream by document offsets; a length that fits nothing is said, not judged") {
   const TemporaryFolder folder;
   spill(folder.file("d.json"), R"({"token_ids": [1, 2, 3, 4, 5], "train_logprobs": [-1, -2, -3, -4, -5],

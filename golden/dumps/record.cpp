@@ -42,8 +42,10 @@ Fields find_fields(const Value& record) {
   if (!holds_sequences(f.only)) f.only = nullptr;
   // "log_probs" beside a rollout's are the trainer's.
   if (f.only && f.rollout && !f.train) f.train = f.only;
-  if (f.only && f.train && !f.rollout && f.only != f.train) f.rollout = f.only;
   if (f.train || f.rollout) f.only = nullptr;
+  // A golden's old_logprobs are an input of its loss.
+  if (const Value* golden = record.member("expected/logprobs"))
+    f.only = golden, f.train = f.rollout = nullptr;
   for (const std::string& name : kIdNames)
     if (const Value* ids = find_field(record, {name}); holds_sequences(ids)) f.ids.push_back(ids);
   f.mask = find_field(record, kMaskNames), f.attention = find_field(record, {"attention_mask"});
@@ -274,11 +276,36 @@ class RecordBatch : public SampleBatch {
   std::vector<std::int64_t> starts_, lengths_, response_lengths_, prompt_lengths_, sample_mask_;
 };
 
+// A list of records, as slime's rollout dump ("samples") and JSON arrays are.
+class RecordList : public SampleBatch {
+ public:
+  RecordList(const TreeRef& tree, const Value& list, const std::string& where) {
+    for (std::size_t i = 0; i < list.items.size(); ++i) {
+      if (list.items[i]->kind != Value::Kind::dictionary)
+        throw InputError(where + ": entry " + std::to_string(i) + ": is no dictionary of fields");
+      records_.push_back(
+          std::make_shared<RecordBatch>(tree, *list.items[i], where + ": entry " + std::to_string(i)));
+      ends_.push_back((ends_.empty() ? 0 : ends_.back()) + records_.back()->size());
+    }
+  }
+  std::size_t size() const override { return ends_.empty() ? 0 : ends_.back(); }
+  LogprobSample sample(std::size_t index) const override {
+    const auto at =
+        static_cast<std::size_t>(std::upper_bound(ends_.begin(), ends_.end(), index) - ends_.begin());
+    return records_.at(at)->sample(index - (at > 0 ? ends_[at - 1] : 0));
+  }
+
+ private:
+  std::vector<std::shared_ptr<const RecordBatch>> records_;
+  std::vector<std::size_t> ends_;
+};
+
 }  // namespace
 
 std::string record_kind(const Value& record) {
   if (is_response(record)) return "a server's responses";
   if (is_rank_dump(record)) return "slime/miles train dump";
+  if (record.member("samples") && record.member("rollout_id")) return "slime/miles rollout dump";
   if (record.member("generation_logprobs") && record.member("prev_logprobs")) return "NeMo-RL train data";
   if (record.member("rollout_log_probs") && record.member("old_log_probs")) return "verl batch";
   if (record.member("expected/logprobs")) return "golden or dump of meshparity";
@@ -288,8 +315,13 @@ std::string record_kind(const Value& record) {
 std::shared_ptr<const SampleBatch> read_record(const TreeRef& tree, const Value& record,
                                                const std::string& where) {
   if (is_response(record)) return read_responses(tree, record, where);
+  if (record.kind == Value::Kind::list && !record.items.empty())
+    return std::make_shared<RecordList>(tree, record, where);
   if (record.kind != Value::Kind::dictionary)
-    throw InputError(where + ": is no dictionary of fields and no list of responses");
+    throw InputError(where + ": is no dictionary of fields and no list of them");
+  if (const Value* samples = record.member("samples");
+      samples && samples->kind == Value::Kind::list && !samples->items.empty())
+    return std::make_shared<RecordList>(tree, *samples, where);
   // verl keeps its tensors under "batch".
   if (const Value* batch = record.member("batch"); batch && batch->kind == Value::Kind::dictionary)
     return std::make_shared<RecordBatch>(tree, *batch, where);

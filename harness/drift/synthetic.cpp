@@ -24,7 +24,7 @@ std::shared_ptr<const SampleBatch> MemorySource::load(std::size_t) const {
 
 namespace {
 
-constexpr std::size_t kCandidates = 24, kVocabulary = 400;
+constexpr std::size_t kCandidates = 16, kVocabulary = 400;
 
 // Draws in order; a stream, unlike Generator.
 class Stream {
@@ -33,7 +33,16 @@ class Stream {
   double uniform() { return generator_.uniform(next_++); }
   double uniform(double low, double high) { return low + (high - low) * uniform(); }
   double log_uniform(double low, double high) { return low * std::pow(high / low, uniform()); }
-  double normal() { return std::sqrt(-2 * std::log(uniform())) * std::cos(6.283185307179586 * uniform()); }
+  // Box and Muller's pairs, one after the other.
+  double normal() {
+    if (has_spare_) {
+      has_spare_ = false;
+      return spare_;
+    }
+    const double radius = std::sqrt(-2 * std::log(uniform())), angle = 6.283185307179586 * uniform();
+    has_spare_ = true, spare_ = radius * std::sin(angle);
+    return radius * std::cos(angle);
+  }
   std::size_t below(std::size_t n) { return static_cast<std::size_t>(uniform() * static_cast<double>(n)); }
   // Student's t with three degrees of freedom: finite variance, no fourth moment.
   double student() {
@@ -48,6 +57,8 @@ class Stream {
  private:
   Generator generator_;
   std::uint64_t next_ = 0;
+  double spare_ = 0;
+  bool has_spare_ = false;
 };
 
 enum class Noise { gaussian, student, laplace, bursts, correlated, sample_scale, stored_bfloat16, none };
@@ -263,11 +274,11 @@ SyntheticPair make_synthetic(const std::string& kind, std::uint64_t seed, std::u
   const Noise noises[] = {Noise::gaussian, Noise::student, Noise::laplace, Noise::bursts};
   r.noise = noises[stream.below(4)], r.train_side = stream.uniform() < 0.5;
   r.amplitude = stream.log_uniform(0.4, 8.0);
-  std::size_t samples = 16 + stream.below(80);
+  std::size_t samples = 16 + stream.below(60);
   for (const auto& [name, noise] : benign_kinds())
     if (name == kind)
       r.noise = noise, r.scale = stream.log_uniform(1e-6, 0.08), pair.cause = "rounding",
-      samples = 8 + stream.below(120);
+      samples = 8 + stream.below(56);
   const int cps[] = {2, 3, 4, 8};
   if (kind == "temperature")
     r.temperature = stream.uniform() < 0.8 ? stream.uniform(0.5, 0.9) : stream.uniform(1.1, 1.5),
