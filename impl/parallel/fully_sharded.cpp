@@ -46,20 +46,14 @@ const at::Tensor& UnitWeights::operator[](const char* suffix) const {
   throw RunError(std::string("no parameter ") + suffix + " in this unit");
 }
 
-ShardedParameters::ShardedParameters(const Plan& plan, const std::map<std::string, at::Tensor>& full,
+ShardedParameters::ShardedParameters(const Plan& plan, const WeightSource& full,
                                      const at::TensorOptions& options, const DtypePolicy& policy,
                                      std::shared_ptr<Collectives> collectives, std::shared_ptr<Group> fsdp,
                                      std::shared_ptr<Group> experts)
     : policy_(policy), collectives_(std::move(collectives)) {
-  Tensors flat;
-  const at::ScalarType dtype = c10::typeMetaToScalarType(options.dtype());
   for (const PlanRow* const next : unit_order(plan)) {
     const PlanRow& row = *next;
     const bool apart = row.expert && plan.experts_apart();
-    const auto found = full.find(row.name);
-    if (found == full.end()) throw RunError("weights: parameter " + row.name + " is missing");
-    at::Tensor shard = plan.shard(row, found->second).to(dtype);
-    if (policy_.stored) shard = policy_.stored(row.name, shard).to(dtype);
     const std::string gathered = unit_of(row.name), name = apart ? gathered + ".experts" : gathered;
     if (units_.empty() || units_.back().name != name) {
       together_[gathered].push_back(units_.size());
@@ -73,10 +67,11 @@ ShardedParameters::ShardedParameters(const Plan& plan, const std::map<std::strin
     unit.shapes.push_back(plan.tp_shape(row));
     unit.numels.push_back(shape_numel(unit.shapes.back()));
     const std::int64_t offset = entries_.empty() ? 0 : entries_.back().offset + entries_.back().numel;
-    entries_.push_back({&row, offset, shard.numel(), shard.sizes().vec()});
-    flat.push_back(shard.reshape({-1}));
+    Shape shape = plan.shard_shape(row, plan.shard_index(row));
+    const std::int64_t numel = shape_numel(shape);
+    entries_.push_back({&row, offset, numel, std::move(shape)});
   }
-  values_ = at::cat(flat).to(options.device());
+  load(plan, full, options);
   gradients_ = at::zeros_like(values_);
   for (auto& unit : units_) {
     arrange(plan, unit);
@@ -84,6 +79,25 @@ ShardedParameters::ShardedParameters(const Plan& plan, const std::map<std::strin
     unit.leaf = values_.slice(0, first.offset, last.offset + last.numel).detach().requires_grad_(true);
     unit.leaf.mutable_grad() = gradients_.slice(0, first.offset, last.offset + last.numel);
   }
+}
+
+// Each shard is copied to its place before the next weight is asked for: a rank never holds its parameters
+// twice.
+void ShardedParameters::load(const Plan& plan, const WeightSource& full, const at::TensorOptions& options) {
+  const at::ScalarType dtype = c10::typeMetaToScalarType(options.dtype());
+  const std::int64_t total = entries_.empty() ? 0 : entries_.back().offset + entries_.back().numel;
+  values_ = at::empty({total}, at::TensorOptions(dtype));
+  for (const Entry& e : entries_) {
+    const at::Tensor whole = full(e.row->name);
+    if (!whole.defined()) throw RunError("weights: parameter " + e.row->name + " is missing");
+    at::Tensor shard = plan.shard(*e.row, whole);
+    if (shard.sizes() != at::IntArrayRef(e.shape))
+      throw RunError("weights: parameter " + e.row->name + " has a shard " + shape_text(shard.sizes().vec()) +
+                     ", the plan says " + shape_text(e.shape));
+    if (policy_.stored) shard = policy_.stored(e.row->name, shard.to(dtype));
+    part(values_, e).copy_(shard);
+  }
+  values_ = values_.to(options.device());
 }
 
 // The sizes of the ranks' parts, and where every element of the parameters lies in their concatenation.

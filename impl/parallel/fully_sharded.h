@@ -20,6 +20,9 @@
 
 namespace meshparity::impl {
 
+// The full tensor of a parameter by checkpoint name; undefined where there is none.
+using WeightSource = std::function<at::Tensor(const std::string& name)>;
+
 // The parameters of one unit as its blocks use them: whole after gathering over fsdp, this rank's part after
 // tp.
 class UnitWeights {
@@ -41,12 +44,12 @@ class ShardedParameters {
     Shape shape;  // of the shard
   };
 
-  // Cuts this rank's shards out of the full weights. Throws RunError naming a parameter that is missing or
-  // misshapen. The shards are stored as `options` says (dtype, device).
-  ShardedParameters(const Plan& plan, const std::map<std::string, at::Tensor>& full,
-                    const at::TensorOptions& options, const DtypePolicy& policy,
-                    std::shared_ptr<Collectives> collectives, std::shared_ptr<Group> fsdp,
-                    std::shared_ptr<Group> experts);
+  // Cuts this rank's shards out of the full weights, which are asked for one after the other and not kept.
+  // Throws RunError naming a parameter that is missing or misshapen. The shards are stored as `options` says
+  // (dtype, device).
+  ShardedParameters(const Plan& plan, const WeightSource& full, const at::TensorOptions& options,
+                    const DtypePolicy& policy, std::shared_ptr<Collectives> collectives,
+                    std::shared_ptr<Group> fsdp, std::shared_ptr<Group> experts);
 
   // Gathers the unit "embed", "layers.<i>", "head", "visual" or "mtp" for one micro-batch; where experts are
   // sharded over another group than the rest, theirs is a gather of its own. Throws RunError for a unit this
@@ -77,6 +80,7 @@ class ShardedParameters {
     // concatenation per parameter.
     at::Tensor order, inverse;
   };
+  void load(const Plan& plan, const WeightSource& full, const at::TensorOptions& options);
   void arrange(const Plan& plan, Unit& unit) const;
   Tensors split(const Unit& unit) const;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace meshparity::impl {
 namespace {
@@ -14,23 +15,42 @@ at::Tensor per_element(const ShardedParameters& parameters, Value&& value) {
   return out;
 }
 
+// Made by the first step: a run without steps has none of it.
 struct AdamWState {
   at::Tensor first, second;  // moments
   at::Tensor keep;           // 1 - lr * decay per element
-  at::Tensor counted;        // 1 where this rank's element enters the norm
+
+  void make(const ShardedParameters& parameters, const TrainSpec& train) {
+    if (first.defined()) return;
+    first = at::zeros_like(parameters.values());
+    second = at::zeros_like(parameters.values());
+    keep = per_element(
+        parameters, [&](const PlanRow& row) { return row.decays ? 1 - train.lr * train.weight_decay : 1.0; });
+  }
 };
+
+// The stretches of the gradient buffer whose elements this rank counts in the norm: neighbouring parameters
+// as one.
+std::vector<at::Tensor> counted_gradients(const ShardedParameters& parameters) {
+  std::vector<at::Tensor> stretches;
+  std::int64_t begin = 0, end = 0;
+  const auto flush = [&] {
+    if (end > begin) stretches.push_back(parameters.gradients().slice(0, begin, end));
+  };
+  for (const auto& e : parameters.entries()) {
+    if (!e.row->counts_in_norm) continue;
+    if (e.offset != end) flush(), begin = e.offset;
+    end = e.offset + e.numel;
+  }
+  flush();
+  return stretches;
+}
 
 }  // namespace
 
 Optimizer make_adamw(const ShardedParameters& parameters, const TrainSpec& train,
                      std::shared_ptr<Collectives> collectives, std::shared_ptr<Group> model) {
   auto state = std::make_shared<AdamWState>();
-  state->first = at::zeros_like(parameters.values());
-  state->second = at::zeros_like(parameters.values());
-  state->keep = per_element(
-      parameters, [&](const PlanRow& row) { return row.decays ? 1 - train.lr * train.weight_decay : 1.0; });
-  state->counted = per_element(parameters, [](const PlanRow& row) { return row.counts_in_norm ? 1.0 : 0.0; });
-
   Optimizer optimizer;
   const ShardedParameters* p = &parameters;
   optimizer.parameters = p;
@@ -39,9 +59,9 @@ Optimizer make_adamw(const ShardedParameters& parameters, const TrainSpec& train
     at::Tensor gradients = p->gradients();
     gradients.zero_();
   };
-  optimizer.gradient_norm = [p, state, collectives, model] {
-    const at::Tensor gradients = p->gradients();
-    const at::Tensor squares = at::dot(gradients * state->counted, gradients).to(at::kDouble);
+  optimizer.gradient_norm = [p, counted = counted_gradients(parameters), collectives, model] {
+    at::Tensor squares = at::zeros({}, p->gradients().options().dtype(at::kDouble));
+    for (const at::Tensor& stretch : counted) squares.add_(at::dot(stretch, stretch));
     return collectives->all_reduce(*model, squares, "gradient_norm").sqrt();
   };
   optimizer.clip_scale = [limit = train.max_grad_norm](double norm) {
@@ -49,6 +69,7 @@ Optimizer make_adamw(const ShardedParameters& parameters, const TrainSpec& train
   };
   optimizer.step = [p, state, train, steps = optimizer.steps](double scale) {
     const at::NoGradGuard guard;
+    state->make(*p, train);
     const double step = static_cast<double>(++*steps);
     const at::Tensor gradient = p->gradients() * scale;
     at::Tensor values = p->values();

@@ -40,7 +40,7 @@ class RankProgram {
     offer(seams.primitives, primitives_);
     DtypePolicy dtypes;
     offer(seams.dtypes, dtypes);
-    parameters_ = std::make_unique<ShardedParameters>(plan_, *inputs.weights, options(), dtypes, collectives_,
+    parameters_ = std::make_unique<ShardedParameters>(plan_, weight_source(), options(), dtypes, collectives_,
                                                       groups_.fsdp, groups_.experts);
     optimizer_ = make_adamw(*parameters_, inputs.train, collectives_, groups_.model);
     offer(seams.optimizer, optimizer_);
@@ -82,7 +82,7 @@ class RankProgram {
       if (!backward) break;
       reduce_gradients(*parameters_, *collectives_, gradient_groups_);
       const bool emit = first && inputs_.gradients;
-      if (emit) record_all("grads/", parameters_->gradients());
+      if (emit) record_all("grads/", parameters_->gradients(), inputs_.steps > 0);
       if (!first && inputs_.trace) record_all(trace + "grads/", parameters_->gradients());
       if (!emit && inputs_.steps == 0) break;
       const at::Tensor norm = optimizer_.gradient_norm();
@@ -101,6 +101,14 @@ class RankProgram {
     return at::TensorOptions().dtype(inputs_.dtype).device(inputs_.device);
   }
 
+  WeightSource weight_source() const {
+    if (inputs_.weight_source) return inputs_.weight_source;
+    return [all = inputs_.weights](const std::string& name) {
+      const auto found = all->find(name);
+      return found == all->end() ? at::Tensor() : found->second;
+    };
+  }
+
   bool has_images() const { return !inputs_.batch.images.empty() || !inputs_.batch.videos.empty(); }
   bool replicated_loss() const { return inputs_.loss_form == "replicated" && inputs_.mesh.uly > 1; }
   // Over how many ranks the same loss is evaluated.
@@ -110,9 +118,9 @@ class RankProgram {
     out_.records.push_back({std::move(key), value.to(at::kCPU)});
   }
 
-  // Every parameter's part of a flat buffer, copied once.
-  void record_all(const std::string& prefix, const at::Tensor& flat) {
-    const at::Tensor copy = flat.is_cpu() ? flat.clone() : flat.to(at::kCPU);
+  // Every parameter's part of a flat buffer, copied once where the buffer will change.
+  void record_all(const std::string& prefix, const at::Tensor& flat, bool changes = true) {
+    const at::Tensor copy = !flat.is_cpu() ? flat.to(at::kCPU) : changes ? flat.clone() : flat;
     for (const auto& e : parameters_->entries())
       record(prefix + e.row->name, ShardedParameters::part(copy, e));
   }
@@ -368,7 +376,7 @@ class RankProgram {
 }  // namespace
 
 RankOutput run_rank(const RankInputs& inputs, Engine& engine, const Seams& seams) {
-  if (!inputs.weights) throw RunError("run_rank: no weights");
+  if (!inputs.weights && !inputs.weight_source) throw RunError("run_rank: no weights");
   if (inputs.mesh.world() != engine.world())
     throw RunError("mesh " + inputs.mesh.text() + " has " + std::to_string(inputs.mesh.world()) +
                    " ranks, the engine " + std::to_string(engine.world()));

@@ -12,6 +12,7 @@
 #include "harness/types/mesh.h"
 #include "harness/types/model_config.h"
 #include "impl/comm/comm.h"
+#include "impl/parallel/fully_sharded.h"
 #include "impl/seams.h"
 
 namespace meshparity::impl {
@@ -44,6 +45,8 @@ struct RankInputs {
   at::Device device = at::kCPU;  // kCUDA: the current device of the rank's thread
   // Full weights by checkpoint name, shared read-only by all ranks; a rank keeps its shard only.
   const std::map<std::string, at::Tensor>* weights = nullptr;
+  // Instead of `weights`, for models that fill the memory: asked for each full tensor in turn.
+  WeightSource weight_source;
 };
 
 struct RankOutput {
