@@ -1,12 +1,30 @@
 #include "scenarios/initial_weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string_view>
+#include <thread>
+#include <vector>
 
+#include "harness/types/cut.h"
 #include "harness/types/generator.h"
 
 namespace meshparity::scenarios {
 namespace {
+
+// f(i) for every i below n. Each value is a function of its index, so threads change nothing but the time.
+template <class F>
+void for_each_index(std::int64_t n, F&& f) {
+  constexpr std::int64_t kWorthAThread = std::int64_t{1} << 20;
+  const std::int64_t threads =
+      std::clamp<std::int64_t>(n / kWorthAThread, 1, std::max(1U, std::thread::hardware_concurrency()));
+  const auto run = [&f](Range range) {
+    for (std::int64_t i = range.begin; i < range.end; ++i) f(i);
+  };
+  std::vector<std::jthread> others;
+  for (std::int64_t t = 1; t < threads; ++t) others.emplace_back(run, cut(n, threads, t));
+  run(cut(n, threads, 0));
+}
 
 // Three antipodal pairs give at least three logits >= 0 for any token, so a row near zero is never among the
 // top two.
@@ -27,9 +45,10 @@ void fill_router(const Generator& generator, const Generator& pair, const Shape&
 
 // Matrices whose elements are normal / sqrt(fan_in), times two for the head.
 void fill_matrix(const Generator& generator, const Shape& shape, bool head, double* w) {
-  const std::int64_t n = shape_numel(shape);
   const double root = std::sqrt(static_cast<double>(shape.back()));
-  for (std::int64_t i = 0; i < n; ++i) w[i] = (head ? 2 * generator.normal(i) : generator.normal(i)) / root;
+  for_each_index(shape_numel(shape), [&](std::int64_t i) {
+    w[i] = (head ? 2 * generator.normal(i) : generator.normal(i)) / root;
+  });
 }
 
 // Of the vision tower: biases and norms (plain, around 1) are far from their usual 0 and 1, so that mistakes
@@ -56,9 +75,7 @@ HostTensor weight(const ParameterInfo& parameter, std::uint64_t seed, double ini
   const std::int64_t n = tensor.numel();
   const std::string_view name = parameter.name;
   const Generator generator(seed, "weights/" + parameter.name);
-  const auto each = [&](auto value) {
-    for (std::int64_t i = 0; i < n; ++i) w[i] = value(i);
-  };
+  const auto each = [&](auto value) { for_each_index(n, [&](std::int64_t i) { w[i] = value(i); }); };
   if (name.ends_with(".A_log")) {
     const double low = std::log(0.002), high = std::log(2.5);
     each([&](std::int64_t i) {
@@ -85,6 +102,10 @@ HostTensor weight(const ParameterInfo& parameter, std::uint64_t seed, double ini
 }
 
 }  // namespace
+
+HostTensor initial_weight(const ModelConfig& config, const ParameterInfo& parameter, std::uint64_t seed) {
+  return weight(parameter, seed, config.initializer_range);
+}
 
 std::map<std::string, HostTensor> initial_weights(const ModelConfig& config, std::uint64_t seed) {
   std::map<std::string, HostTensor> weights;

@@ -27,6 +27,10 @@
 
 namespace meshparity::scenarios {
 
+// Float64 values of one parameter of a model, drawn by as many threads as there are cores: for models whose
+// weights are better converted one by one.
+HostTensor initial_weight(const ModelConfig& config, const ParameterInfo& parameter, std::uint64_t seed);
+
 // Float64 weights for every parameter of the model, by checkpoint name.
 std::map<std::string, HostTensor> initial_weights(const ModelConfig& config, std::uint64_t seed);
 

@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include "harness/types/generator.h"
 #include "scenarios/load.h"
 
 namespace meshparity::scenarios {
@@ -17,6 +18,20 @@ TEST_CASE("every parameter has weights of its shape, functions of the seed and t
     CHECK(a.at(p.name).shape == p.shape);
     CHECK(a.at(p.name).bytes == b.at(p.name).bytes);
     CHECK(a.at(p.name).bytes != c.at(p.name).bytes);
+  }
+}
+
+TEST_CASE("a weight that threads draw together is the function of its indices") {
+  const ModelConfig config = load_model("shape:hidden=64:vocab=70001");  // 4.5 million embeddings
+  for (const auto& p : parameters_of(config)) {
+    if (p.name != "model.embed_tokens.weight" && p.name != "lm_head.weight") continue;
+    const HostTensor drawn = initial_weight(config, p, 7);
+    const Generator generator(7, "weights/" + p.name);
+    const double scale = p.name == "lm_head.weight" ? 2.0 / 8 : 1;  // of a sum over 64 features
+    std::int64_t wrong = 0;
+    for (std::int64_t i = 0; i < drawn.numel(); ++i)
+      wrong += drawn.as<double>()[i] != generator.normal(static_cast<std::uint64_t>(i)) * scale;
+    CHECK(wrong == 0);
   }
 }
 
