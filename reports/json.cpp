@@ -69,6 +69,9 @@ Json case_json(const CaseResult& c, bool every_tensor) {
     }
   }
   j["checks"] = std::move(checks);
+  for (const auto& cost : c.costs)
+    j["costs"].push_back(
+        {{"part", cost.part}, {"seconds", number(cost.seconds)}, {"peak_bytes", cost.peak_bytes}});
   return j;
 }
 
@@ -182,6 +185,10 @@ CaseResult read_case(const Reader& r) {
   c.reason = r.text("reason");
   c.shrunk = r.text("shrunk");
   r.each("checks", [&](const Reader& check) { c.checks.push_back(read_check(check)); });
+  if (r.find("costs"))
+    r.each("costs", [&](const Reader& cost) {
+      c.costs.push_back({cost.text("part"), cost.number("seconds"), cost.whole("peak_bytes", 0)});
+    });
   return c;
 }
 

@@ -41,6 +41,7 @@ void check_same(const CaseResult& a, const CaseResult& b) {
   CHECK(a.reason == b.reason);
   REQUIRE(a.checks.size() == b.checks.size());
   for (std::size_t i = 0; i < a.checks.size(); ++i) check_same(a.checks[i], b.checks[i]);
+  CHECK(a.costs == b.costs);
 }
 
 }  // namespace
@@ -54,6 +55,7 @@ TEST_CASE("a case is one line of JSON and comes back bit for bit") {
   odd.got = std::numeric_limits<double>::quiet_NaN(), odd.want = -std::numeric_limits<double>::infinity();
   odd.bound = -0.0, odd.max_abs = 0.1 + 0.2, odd.max_rel = std::numeric_limits<double>::denorm_min();
   result.checks.push_back(odd);
+  result.costs = {{"ranks: step", 1.25, std::int64_t{13} << 30}, {"judge", 0.5, 0}};
   const std::string line = case_to_json(result);
   CHECK(line.find('\n') == std::string::npos);
   check_same(case_from_json(line), result);

@@ -18,6 +18,7 @@ struct CaseOptions {
   std::string tensor = "*", device = "cpu", fault;
   int steps = -1, spawn = 0;
   long long seed = 0;
+  bool apart = false;
 };
 
 // One flag of a mesh: its option, its values with the default first, and where it lies in a case. A new flag

@@ -248,6 +248,7 @@ Expansion expand(const CaseOptions& o,
         base.model = source.model, base.batch = source.batch, base.golden = source.golden, base.mesh = mesh;
         base.checks = checks, base.tensor = o.tensor, base.steps = o.steps, base.spawn = o.spawn;
         base.device = o.device, base.fault = o.fault, base.seed = o.seed;
+        base.apart = o.apart;
         for_each_value(base, [&](const CaseSpec& spec) {
           if (!seen.insert(spec.line()).second) return;
           if (!(canonical_flags(mesh, spec.flags, nullptr, config.has_vision()) == spec.flags)) {

@@ -36,6 +36,7 @@ std::string CaseSpec::line() const {
   add("device", device, device != plain.device);
   add("fault", fault, !fault.empty());
   add("seed", std::to_string(seed), seed != 0);
+  if (apart) out += " --apart";
   return out;
 }
 

@@ -28,6 +28,9 @@ struct CaseSpec {
   std::string device = "cpu";
   std::string fault;  // id of a planted fault, or empty
   long long seed = 0;
+  // The reference runs first, in a process of its own, and leaves weights and results on the disk: for models
+  // that fill the memory.
+  bool apart = false;
 
   // "--model tiny-moe --batch rows --mesh tp2 --sp on": options that differ from their defaults, model, batch
   // and mesh always, in a fixed order. Parsing the line gives the same case (tested by round trip).

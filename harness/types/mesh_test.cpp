@@ -128,6 +128,8 @@ TEST_CASE("a case line leaves defaults out and quotes what a shell would expand"
   spec.flags.sp = true;
   spec.tensor = "*norm*";
   CHECK(spec.line() == "--model tiny-dense --batch rows --mesh tp2 --sp on --tensor '*norm*'");
+  spec.apart = true;
+  CHECK(spec.line() == "--model tiny-dense --batch rows --mesh tp2 --sp on --tensor '*norm*' --apart");
 }
 
 }  // namespace meshparity

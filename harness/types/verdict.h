@@ -34,6 +34,15 @@ struct CheckResult {
   std::vector<std::string> detail;  // indented lines of the failing-case block, "where   ...", "cause   ..."
 };
 
+// What a part of a case took.
+struct PartCost {
+  std::string part;  // "reference: step", "ranks: step", ...
+  double seconds = 0;
+  // Most memory that the part's process had held until then (VmHWM of Linux); 0: unknown.
+  std::int64_t peak_bytes = 0;
+  bool operator==(const PartCost&) const = default;
+};
+
 struct CaseResult {
   std::string id;         // short hash of the case line
   std::string case_line;  // the line that re-runs it
@@ -42,6 +51,7 @@ struct CaseResult {
   std::string reason;  // for SKIP, ERROR, TIMEOUT
   std::string shrunk;  // the line of a smaller case that fails in the same way, where one was looked for
   std::vector<CheckResult> checks;
+  std::vector<PartCost> costs;  // of a case whose parts are measured (--apart)
 };
 
 // Exit code of a set of cases: 0 all pass; 1 FAIL, INVALID or UNTRUSTED; 3 ERROR or TIMEOUT; an empty run, or
