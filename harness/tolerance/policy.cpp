@@ -59,10 +59,13 @@ const Row& row_of(const Policy& policy, const std::string& name) {
 
 double relative_of(const Row& row, const std::string& check, const Context& context) {
   const double growth = unit_roundoff(context.dtype) * rounding_growth(context.config, context.tokens);
-  const double relative = row.condition > 0 ? row.condition * growth : row.relative;
   const auto measured = context.conditions.find(check);
-  if (measured == context.conditions.end() || context.dtype != DType::float64) return relative;
-  return std::max(relative, std::min(measured->second * growth, kLargestRelative));
+  const bool known = measured != context.conditions.end();
+  if (row.condition > 0)
+    return (known ? measured->second : row.condition) * growth *
+           std::sqrt(static_cast<double>(context.rounded_sides));
+  if (!known || context.dtype != DType::float64) return row.relative;
+  return std::max(row.relative, std::min(measured->second * growth, kLargestRelative));
 }
 
 bool of_last_layer(const Context& context) {

@@ -29,8 +29,12 @@ struct Context {
   // The side that is judged computes every document alone, so a token on which no loss depends has gradients
   // of exactly zero at every layer. False for code of unknown origin (docs/decisions/0003-idle-experts.md).
   bool documents_alone = true;
+  // How many sides of the comparison are rounded in `dtype`: 2 where a float32 run is held against another,
+  // whose roundings are independent. Counts in rows that rest on a condition.
+  int rounded_sides = 1;
   // Measured conditions of this scenario by check, where it has no golden (docs/tolerance.md, Other
-  // scenarios). They can widen a row up to kLargestRelative, never narrow it. "weights/step<k>/<name>":
+  // scenarios). They can widen a float64 row up to kLargestRelative, never narrow it; a row that rests on a
+  // condition takes the measured one instead of its own. "weights/step<k>/<name>":
   // absolute, see harness/cli/condition.h.
   std::map<std::string, double> conditions;
 };

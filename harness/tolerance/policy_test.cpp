@@ -53,6 +53,23 @@ TEST_CASE("a small gradient is judged on the scale of the whole") {
   CHECK(large.norm == Approx(1e-11 * 0.5).epsilon(1e-12));
 }
 
+TEST_CASE("in a row that rests on a condition a measured one takes its place, and both rounded sides count") {
+  Context c = context();
+  c.config.hidden_size = 400, c.config.num_hidden_layers = 5;  // sqrt(K) = 20
+  c.dtype = DType::float32;
+  const auto grads = [&] { return limits(policy(), "grads", c, doubles({3, 4}).view()).norm; };
+  const double one = 10 * std::ldexp(1, -24) * 20 * 5;
+  CHECK(grads() == Approx(one).epsilon(1e-12));
+  c.rounded_sides = 2;
+  CHECK(grads() == Approx(std::sqrt(2) * one).epsilon(1e-12));
+  c.conditions["grads"] = 5;
+  CHECK(grads() == Approx(std::sqrt(2) * one / 2).epsilon(1e-12));
+  c.conditions["grads"] = 1e6;
+  CHECK(grads() == Approx(std::sqrt(2) * one * 1e5).epsilon(1e-12));
+  c.dtype = DType::float64, c.conditions.clear();
+  CHECK(grads() == Approx(1e-11 * 5).epsilon(1e-12));
+}
+
 TEST_CASE("a measured condition widens a row by its derivation, never narrows it, never beyond 1e-9") {
   Context c = context();
   c.config.hidden_size = 400, c.config.num_hidden_layers = 5;  // sqrt(K) = 20
