@@ -1,11 +1,8 @@
 #include "harness/cli/bench_trainer.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <limits>
 
@@ -25,39 +22,24 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Where the job runs; gone at the end.
-struct JobFolder {
-  JobFolder() {
-    std::string pattern = (fs::temp_directory_path() / "meshparity-trainer.XXXXXX").string();
-    if (!::mkdtemp(pattern.data())) throw RunError(pattern + ": cannot be made");
-    path = pattern;
-  }
-  ~JobFolder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  JobFolder(const JobFolder&) = delete;
-  JobFolder& operator=(const JobFolder&) = delete;
-  fs::path path;
-};
-
 // Seconds of the fastest torchrun job, its dump judged.
 double time_torchrun(const TrainerBench& bench, const std::string& python) {
   const std::string judge = fs::read_symlink("/proc/self/exe").parent_path() / "meshparity-judge";
   const std::string golden = scenarios::scenarios_dir().parent_path() / "golden/data/tiny-dense.rows.h5";
-  const JobFolder folder;
-  if (run_child({judge, "export", "--golden", golden, "--to", folder.path.string(), "--force"}))
+  const TemporaryFolder temporary("meshparity-trainer");
+  const fs::path folder = temporary.path();
+  if (run_child({judge, "export", "--golden", golden, "--to", folder.string(), "--force"}))
     throw RunError("export failed (its message is above)");
   double best = std::numeric_limits<double>::infinity();
   for (int i = 0; i < bench.repeats; ++i) {
     const auto start = Clock::now();
     if (run_child({python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
                    std::to_string(bench.ranks), "check.py", "--fsdp"},
-                  folder.path.string()))
+                  folder.string()))
       throw RunError("torchrun check.py --fsdp failed (its message is above)");
     best = std::min(best, seconds_since(start));
   }
-  if (run_child({judge, "compare", "--golden", golden, (folder.path / "dump.h5").string()}))
+  if (run_child({judge, "compare", "--golden", golden, (folder / "dump.h5").string()}))
     throw RunError("what torchrun computed is not what the golden says: its time counts for nothing");
   return best;
 }
@@ -65,12 +47,7 @@ double time_torchrun(const TrainerBench& bench, const std::string& python) {
 }  // namespace
 
 int bench_trainer(const TrainerBench& bench) {
-  const char* python = std::getenv("MESHPARITY_UPSTREAM_PYTHON");
-  if (!python)
-    throw InputError(
-        "bench trainer needs Hugging Face transformers: start it as ./meshparity bench trainer, which sets "
-        "that up, or point MESHPARITY_UPSTREAM_PYTHON at a Python that has golden/upstream/requirements.txt");
-  const double theirs = time_torchrun(bench, python);
+  const double theirs = time_torchrun(bench, upstream_python("bench trainer"));
 
   run::CaseOptions options;
   options.model = {"tiny-dense", "tiny-moe"};

@@ -49,6 +49,11 @@ void add_case_arguments(CLI::App& app, run::CaseOptions& o) {
   app.add_option("--device", o.device, "cpu, cuda")->group("Cases");
   app.add_option("--fault", o.fault, "plant this fault (meshparity faults list)")->group("Cases");
   app.add_option("--seed", o.seed, "seed of generated weights and of --reduce permuted")->group("Cases");
+  app.add_flag(
+         "--apart", o.apart,
+         "for models that fill the memory: the reference first, in a process of its own, its weights and "
+         "results on the disk; no optimizer steps")
+      ->group("Cases");
 }
 
 run::CaseOptions parse_case_line(const std::string& line) {

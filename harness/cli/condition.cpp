@@ -9,12 +9,8 @@
 namespace meshparity::cli {
 namespace {
 
-// Far above float64's own noise, and small enough for AdamW, which divides small gradients by their own size,
-// to answer linearly.
-constexpr double kPerturbation = 1e-10;
+const double kPerturbation = perturbation_of(DType::float64);
 constexpr int kDraws = 4;
-// Outputs are rounded as weights are, independently: the two add up in squares.
-const double kOutputsToo = std::sqrt(2.0);
 
 reference::TensorMap run_once(const Scenario& scenario, const CaseSpec& spec,
                               const reference::TensorMap& weights) {
@@ -27,11 +23,10 @@ reference::TensorMap run_once(const Scenario& scenario, const CaseSpec& spec,
 reference::TensorMap perturbed(const reference::TensorMap& weights, std::uint64_t draw) {
   reference::TensorMap out;
   for (const auto& [name, weight] : weights) {
-    const Generator generator(draw, "condition/" + name);
+    const Generator generator = perturbation_generator(draw, name);
     at::Tensor factor = at::empty({weight.numel()}, at::kDouble);
     for (std::int64_t i = 0; i < weight.numel(); ++i)
-      factor.data_ptr<double>()[i] =
-          1 + kPerturbation * (2 * generator.uniform(static_cast<std::uint64_t>(i)) - 1);
+      factor.data_ptr<double>()[i] = perturbed_factor(generator, i, kPerturbation);
     out.emplace(name, weight * factor.view(weight.sizes()).to(weight.scalar_type()));
   }
   return out;
@@ -41,15 +36,25 @@ double norm_of(const at::Tensor& x) {
   return x.to(at::kDouble).norm().item<double>();
 }
 
-// The norm that a change is relative to.
-double scale_of(const std::string& check, const at::Tensor& x, double grad_norm) {
-  if (check == "grads") return std::max(norm_of(x), 1e-3 * grad_norm);
-  if (check == "logprobs" || check == "loss")
-    return std::max(norm_of(x), std::sqrt(static_cast<double>(x.numel())));
-  return norm_of(x);
+}  // namespace
+
+double perturbation_of(DType dtype) {
+  return dtype == DType::float64 ? 1e-10 : 1e-5;
 }
 
-}  // namespace
+Generator perturbation_generator(std::uint64_t draw, const std::string& weight) {
+  return Generator(draw, "condition/" + weight);
+}
+
+double perturbed_factor(const Generator& generator, std::int64_t i, double size) {
+  return 1 + size * (2 * generator.uniform(static_cast<std::uint64_t>(i)) - 1);
+}
+
+double condition_scale(const std::string& check, double norm, std::int64_t elements, double grad_norm) {
+  if (check == "grads") return std::max(norm, 1e-3 * grad_norm);
+  if (check == "logprobs" || check == "loss") return std::max(norm, std::sqrt(static_cast<double>(elements)));
+  return norm;
+}
 
 const std::map<std::string, double>& measured_conditions(const Scenario& scenario, const CaseSpec& spec) {
   static std::string kept_for;
@@ -73,7 +78,7 @@ const std::map<std::string, double>& measured_conditions(const Scenario& scenari
         change = std::max(change, kOutputsToo * norm_of(moved.at(name) - value - put_in) / kPerturbation);
         continue;
       }
-      const double scale = scale_of(check, value, grad_norm);
+      const double scale = condition_scale(check, norm_of(value), value.numel(), grad_norm);
       if (name.rfind("denominators/", 0) == 0 || scale == 0) continue;
       double& condition = kept[check];
       condition = std::max(condition, kOutputsToo * norm_of(moved.at(name) - value) / scale / kPerturbation);

@@ -1,6 +1,7 @@
 #include "harness/cli/explain_case.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "harness/cli/bounds.h"
 #include "harness/cli/judge_case.h"
@@ -26,26 +27,22 @@ CaseSpec recorded(CaseSpec spec) {
 
 // A case's tensors with what owns their values.
 struct Recorded {
-  std::shared_ptr<const Scenario> scenario;
   layout::LayoutMap map;
-  Expected expected;
-  std::vector<impl::RankOutput> outputs;
+  const Expected& expected;
   std::map<std::string, HostTensor> gathered;
   diagnose::CaseEvidence evidence;
 
-  Recorded(const CaseSpec& spec, const std::shared_ptr<const Scenario>& s, int steps,
-           std::vector<impl::RankOutput> ranks)
-      : scenario(s),
-        map(s->config, spec.mesh, spec.flags, s->batch, s->placements),
-        expected(s, spec, steps),
-        outputs(std::move(ranks)) {
-    evidence.map = &map, evidence.train = s->train, evidence.loss = spec.loss;
+  // `expected` and `outputs` must outlive this.
+  Recorded(const CaseSpec& spec, const Scenario& scenario, const Expected& wanted, int steps,
+           const std::vector<impl::RankOutput>& outputs)
+      : map(scenario.config, spec.mesh, spec.flags, scenario.batch, scenario.placements), expected(wanted) {
+    evidence.map = &map, evidence.train = scenario.train, evidence.loss = spec.loss;
     std::map<std::string, std::vector<layout::RankTensor>> locals;
     for (std::size_t rank = 0; rank < outputs.size(); ++rank)
       for (const auto& record : outputs[rank].records)
         locals[record.key].push_back({static_cast<int>(rank), view_of(record.value)});
     const auto policy = scenarios::load_tolerance();
-    const auto context = context_of(spec, *scenario, expected);
+    const auto context = context_of(spec, scenario, expected);
     for (const auto& key : expected.keys())
       if (name_of(key).step <= steps) add(key, locals, policy, context);
   }
@@ -55,7 +52,7 @@ struct Recorded {
            const tolerance::Policy& policy, const tolerance::Context& context) {
     diagnose::CaseTensor tensor;
     tensor.key = key;
-    tensor.want = expected.find(key)->view();
+    tensor.want = *expected.find(key);
     const auto found = locals.find(key);
     if (found == locals.end()) {
       tensor.wrong = true, tensor.invalid = "no rank emitted it";
@@ -78,11 +75,10 @@ struct Recorded {
              const tolerance::Context& context, diagnose::CaseTensor& tensor) const {
     tensor.got = got.view();
     const KeyName name = name_of(key);
-    const HostTensor* grad = name.check == "weights"
-                                 ? expected.find("grads/" + name.tensor.substr(name.tensor.find('/') + 1))
-                                 : nullptr;
-    const TensorView grad_view = grad ? grad->view() : TensorView{};
-    const auto bound = bound_of(policy, context, key, tensor.want, grad ? &grad_view : nullptr);
+    std::optional<TensorView> grad;
+    if (name.check == "weights")
+      grad = expected.find("grads/" + name.tensor.substr(name.tensor.find('/') + 1));
+    const auto bound = bound_of(policy, context, key, tensor.want, grad ? &*grad : nullptr);
     tensor.norm_bound = bound.norm, tensor.element_bound = bound.element;
     const auto metrics = compare::measure(tensor.got, tensor.want);
     if (!metrics.comparable) {
@@ -105,6 +101,21 @@ void add_lines(CheckResult& check, const std::vector<std::string>& lines) {
   check.detail.insert(at, lines.begin(), lines.end());
 }
 
+// The lines `first` and `cause`. `spec` judges and records everything.
+std::vector<std::string> diagnosed(const CaseSpec& spec, const Scenario& scenario, const Expected& expected,
+                                   int steps, const std::vector<impl::RankOutput>& outputs) {
+  Recorded record(spec, scenario, expected, steps, outputs);
+  for (const auto& check : judge_case(spec, scenario, expected, steps, outputs))
+    if (check.check == "placement" && failed(check))
+      record.evidence.placement.emplace_back(check.tensor, check.reason);
+  const diagnose::Diagnosis diagnosis = diagnose::diagnose_case(record.evidence);
+  std::vector<std::string> lines;
+  if (!diagnosis.first.empty()) lines.push_back(diagnose::first_line(diagnosis));
+  lines.push_back(diagnosis.causes.empty() ? "cause   not found"
+                                           : diagnose::cause_line(diagnosis.causes.front()));
+  return lines;
+}
+
 std::vector<std::string> explanation(const CaseSpec& spec, const std::shared_ptr<const Scenario>& scenario,
                                      const RunRanks& run_ranks, const CaseResult& result) {
   if (result.seconds > kCheapSeconds)
@@ -112,16 +123,8 @@ std::vector<std::string> explanation(const CaseSpec& spec, const std::shared_ptr
   try {
     const CaseSpec whole = recorded(spec);
     const int steps = steps_of(whole, *scenario);
-    Recorded record(whole, scenario, steps, run_ranks(whole));
-    for (const auto& check : judge_case(whole, *scenario, record.expected, steps, record.outputs))
-      if (check.check == "placement" && failed(check))
-        record.evidence.placement.emplace_back(check.tensor, check.reason);
-    const diagnose::Diagnosis diagnosis = diagnose::diagnose_case(record.evidence);
-    std::vector<std::string> lines;
-    if (!diagnosis.first.empty()) lines.push_back(diagnose::first_line(diagnosis));
-    lines.push_back(diagnosis.causes.empty() ? "cause   not found"
-                                             : diagnose::cause_line(diagnosis.causes.front()));
-    return lines;
+    const auto outputs = run_ranks(whole);
+    return diagnosed(whole, *scenario, Expected(scenario, whole, steps), steps, outputs);
   } catch (const std::exception& error) {
     return {"cause   not found: the run that records everything failed: " + std::string(error.what())};
   }
@@ -133,6 +136,14 @@ void explain_case(const CaseSpec& spec, const std::shared_ptr<const Scenario>& s
                   const RunRanks& run_ranks, CaseResult& result) {
   if (std::none_of(result.checks.begin(), result.checks.end(), failed)) return;
   const auto lines = explanation(spec, scenario, run_ranks, result);
+  for (auto& check : result.checks)
+    if (failed(check)) add_lines(check, lines);
+}
+
+void explain_outputs(const CaseSpec& spec, const Scenario& scenario, const Expected& expected,
+                     const std::vector<impl::RankOutput>& outputs, CaseResult& result) {
+  if (std::none_of(result.checks.begin(), result.checks.end(), failed)) return;
+  const auto lines = diagnosed(recorded(spec), scenario, expected, 0, outputs);
   for (auto& check : result.checks)
     if (failed(check)) add_lines(check, lines);
 }

@@ -20,4 +20,8 @@ using RunRanks = std::function<std::vector<impl::RankOutput>(const CaseSpec& spe
 void explain_case(const CaseSpec& spec, const std::shared_ptr<const Scenario>& scenario,
                   const RunRanks& run_ranks, CaseResult& result);
 
+// The same from what the ranks of a case without steps emitted already, activations among it.
+void explain_outputs(const CaseSpec& spec, const Scenario& scenario, const Expected& expected,
+                     const std::vector<impl::RankOutput>& outputs, CaseResult& result);
+
 }  // namespace meshparity::cli

@@ -17,7 +17,7 @@
 namespace meshparity::cli {
 namespace {
 
-double sum_of_squares(const HostTensor& tensor) {
+double sum_of_squares(const TensorView& tensor) {
   const double* values = tensor.as<double>();
   return std::inner_product(values, values + tensor.numel(), values, 0.0);
 }
@@ -75,7 +75,7 @@ GradientRatios gradient_ratios(const CaseSpec& spec) {
     double all_got = 0, all_want = 0;
     for (const auto& [key, tensor] : got) {
       if (key.rfind("grads/", 0) != 0) continue;
-      const double mine = sum_of_squares(tensor), theirs = sum_of_squares(*expected.find(key));
+      const double mine = sum_of_squares(tensor.view()), theirs = sum_of_squares(*expected.find(key));
       auto& family = squares[parameter_family(key.substr(6))];
       family.first += mine, family.second += theirs, all_got += mine, all_want += theirs;
     }

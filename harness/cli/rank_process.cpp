@@ -1,28 +1,20 @@
 #include "harness/cli/rank_process.h"
 
-#include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <sstream>
-#include <thread>
 
 #include "harness/cli/case_arguments.h"
+#include "harness/cli/child.h"
 #include "harness/cli/rank_inputs.h"
 #include "harness/cli/sweep.h"
 #include "harness/cli/torch_bridge.h"
 #include "harness/run/interruption.h"
 #include "harness/run/scheduler.h"
 #include "harness/types/error.h"
-
-extern char** environ;
 
 namespace meshparity::cli {
 namespace {
@@ -131,78 +123,13 @@ impl::RankOutput read_output(const std::string& path) {
   return output;
 }
 
-std::string tail_of(const fs::path& path) {
-  std::ifstream in(path);
-  std::stringstream text;
-  text << in.rdbuf();
-  const std::string all = text.str();
-  return all.size() > 2000 ? all.substr(all.size() - 2000) : all;
-}
-
-// The processes of one case; those still running are ended with it.
-class Processes {
- public:
-  ~Processes() {
-    for (auto pid : pids_)
-      if (pid > 0) {
-        ::kill(pid, SIGKILL);
-        ::waitpid(pid, nullptr, 0);
-      }
-  }
-  void start(const std::vector<std::string>& argv, const std::string& stderr_file) {
-    std::vector<char*> raw;
-    for (const auto& word : argv) raw.push_back(const_cast<char*>(word.c_str()));
-    raw.push_back(nullptr);
-    posix_spawn_file_actions_t actions;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-    ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, stderr_file.c_str(),
-                                       O_CREAT | O_WRONLY | O_TRUNC, 0600);
-    pid_t pid = 0;
-    const int error = ::posix_spawn(&pid, raw[0], &actions, nullptr, raw.data(), environ);
-    ::posix_spawn_file_actions_destroy(&actions);
-    if (error) throw RunError("cannot start a rank process: " + std::string(std::strerror(error)));
-    pids_.push_back(pid);
-  }
-  // Waits for all; returns the first rank that failed, -1 if none did, -2 after the time limit.
-  int wait(double timeout_seconds) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(timeout_seconds);
-    std::size_t running = pids_.size();
-    while (running) {
-      for (std::size_t rank = 0; rank < pids_.size(); ++rank) {
-        int status = 0;
-        if (pids_[rank] <= 0 || ::waitpid(pids_[rank], &status, WNOHANG) != pids_[rank]) continue;
-        pids_[rank] = 0;
-        --running;
-        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return static_cast<int>(rank);
-      }
-      if (std::chrono::steady_clock::now() > end) return -2;
-      run::Interruption::check(std::to_string(pids_.size() - running) + " of " +
-                               std::to_string(pids_.size()) + " ranks");
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    }
-    return -1;
-  }
-
- private:
-  std::vector<pid_t> pids_;
-};
-
 }  // namespace
 
 std::vector<impl::RankOutput> run_spawned(const CaseSpec& spec, double timeout_seconds) {
   const int world = spec.mesh.world();
   const run::Interruption interruption;
-  // Within a sweep its shared folder: removed with it, whatever ends this process.
-  const char* shared = std::getenv(kSharedFolderVariable);
-  const fs::path base = shared ? fs::path(shared) : fs::temp_directory_path();
-  std::string folder = (base / "meshparity-ranks-XXXXXX").string();
-  if (!::mkdtemp(folder.data())) throw RunError("cannot make a temporary folder in " + base.string());
-  const std::unique_ptr<std::string, void (*)(std::string*)> cleanup(&folder, [](std::string* path) {
-    std::error_code ignored;
-    fs::remove_all(*path, ignored);
-  });
+  const TemporaryFolder temporary("meshparity-ranks");
+  const std::string& folder = temporary.path();
   const auto file = [&](const std::string& kind, int rank) {
     return folder + "/" + kind + std::to_string(rank);
   };
@@ -213,7 +140,7 @@ std::vector<impl::RankOutput> run_spawned(const CaseSpec& spec, double timeout_s
                        std::to_string(rank), "--store", folder + "/store", "--out", file("out", rank),
                        "--parent", std::to_string(::getpid())},
                       file("err", rank));
-    const int failed = processes.wait(timeout_seconds);
+    const int failed = processes.wait(timeout_seconds, "ranks");
     if (failed >= 0)
       throw RunError("rank " + std::to_string(failed) + " failed: " + tail_of(file("err", failed)));
     if (failed == -2)

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "golden/store.h"
+#include "harness/cli/apart_case.h"
 #include "harness/cli/communication_table.h"
 #include "harness/cli/explain_case.h"
 #include "harness/cli/judge_case.h"
@@ -47,15 +48,7 @@ void make_cuda_repeatable() {
 std::vector<impl::RankOutput> run_ranks(const CaseSpec& spec, const Scenario& scenario) {
   require_device(spec);
   if (spec.engine != "inprocess") return run_spawned(spec, kSpawnTimeoutSeconds);
-  const impl::RankInputs inputs = rank_inputs(spec, scenario);
-  const impl::Seams seams = seams_of(spec);
-  impl::InProcessOptions options;
-  if (spec.reduce == "permuted") options.permute_seed = static_cast<std::uint64_t>(spec.seed) + 1;
-  std::vector<impl::RankOutput> outputs(spec.mesh.world());
-  impl::run_in_process(spec.mesh.world(), options, [&](impl::Engine& engine) {
-    outputs[engine.rank()] = impl::run_rank(inputs, engine, seams);
-  });
-  return outputs;
+  return run_threads(spec, rank_inputs(spec, scenario));
 }
 
 void write_dump(const std::string& file, const CaseSpec& spec, const Scenario& scenario,
@@ -104,13 +97,36 @@ impl::RankInputs rank_inputs(const CaseSpec& spec, const Scenario& scenario) {
   return inputs;
 }
 
+std::vector<impl::RankOutput> run_threads(const CaseSpec& spec, const impl::RankInputs& inputs) {
+  const impl::Seams seams = seams_of(spec);
+  impl::InProcessOptions options;
+  if (spec.reduce == "permuted") options.permute_seed = static_cast<std::uint64_t>(spec.seed) + 1;
+  std::vector<impl::RankOutput> outputs(spec.mesh.world());
+  impl::run_in_process(spec.mesh.world(), options, [&](impl::Engine& engine) {
+    outputs[engine.rank()] = impl::run_rank(inputs, engine, seams);
+  });
+  return outputs;
+}
+
 impl::Seams seams_of(const CaseSpec& spec) {
   impl::Seams seams;
   if (!spec.fault.empty()) faults::find(spec.fault).plant(seams);
   return seams;
 }
 
+void conclude(CaseResult& result) {
+  result.state = result.checks.empty() ? State::untrusted : State::pass;
+  if (result.checks.empty()) result.reason = "no tensor matches --check and --tensor";
+  for (const auto& check : result.checks)
+    if (worse(check.state, result.state)) result.state = check.state;
+}
+
 CaseResult run_case(const CaseSpec& spec, const RunProducts& products) {
+  if (spec.apart) {
+    if (!products.dump.empty() || products.communication || products.weights)
+      throw InputError("--apart: no --dump, --save-weights or --communication with it");
+    return run_apart(spec);
+  }
   const auto start = std::chrono::steady_clock::now();
   CaseResult result;
   result.case_line = spec.line();
@@ -143,10 +159,7 @@ CaseResult run_case(const CaseSpec& spec, const RunProducts& products) {
       explain_case(
           spec, scenario, [&](const CaseSpec& again) { return run_ranks(again, *scenario); }, result);
     if (!products.dump.empty()) write_dump(products.dump, spec, *scenario, outputs);
-    result.state = result.checks.empty() ? State::untrusted : State::pass;
-    if (result.checks.empty()) result.reason = "no tensor matches --check and --tensor";
-    for (const auto& check : result.checks)
-      if (worse(check.state, result.state)) result.state = check.state;
+    conclude(result);
   } catch (const InputError&) {
     throw;
   } catch (const std::exception& error) {

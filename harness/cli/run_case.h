@@ -22,4 +22,7 @@ struct RunProducts {
 // InputError.
 CaseResult run_case(const CaseSpec& spec, const RunProducts& products = {});
 
+// The state of a case whose checks are judged: that of its worst; UNTRUSTED where there is none.
+void conclude(CaseResult& result);
+
 }  // namespace meshparity::cli

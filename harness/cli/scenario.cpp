@@ -52,27 +52,13 @@ std::shared_ptr<Scenario> scenario_of_golden(const std::string& file) {
   return scenario;
 }
 
+// A directory with a checkpoint brings its own weights; a config alone gets generated ones.
 std::shared_ptr<Scenario> scenario_of_model(const CaseSpec& spec) {
-  auto scenario = std::make_shared<Scenario>();
-  scenario->config = scenarios::load_model(spec.model);
-  scenario->batch = scenarios::load_batch(spec.batch, scenario->config);
-  scenario->train = scenarios::load_train(spec.batch);
-  scenario->train.steps = 0;
-  // A directory with a checkpoint brings its own weights; a config alone gets generated ones.
-  const fs::path folder(without_text_prefix(spec.model));
-  const bool checkpoint = fs::is_directory(folder) && golden::holds_checkpoint(folder.string());
-  if (checkpoint && scenario->config.mtp_num_hidden_layers > 0 &&
-      !golden::holds_multi_token_prediction(folder.string())) {
-    // transformers keeps the field and saves none of the weights.
-    std::cerr
-        << "meshparity: " << folder.string()
-        << ": mtp_num_hidden_layers is 1, but no mtp.* weight is there: without multi-token prediction\n";
-    scenario->config = scenarios::without_multi_token_prediction(scenario->config);
-  }
-  constexpr std::uint64_t kPackagedSeed = 7;
+  auto scenario = scenario_without_weights(spec);
   scenario->host_weights =
-      checkpoint ? golden::load_checkpoint(folder.string(), scenario->config)
-                 : scenarios::initial_weights(scenario->config, spec.seed ? spec.seed : kPackagedSeed);
+      has_checkpoint(spec)
+          ? golden::load_checkpoint(std::string(without_text_prefix(spec.model)), scenario->config)
+          : scenarios::initial_weights(scenario->config, weight_seed(spec));
   return scenario;
 }
 
@@ -179,6 +165,35 @@ std::shared_ptr<const std::map<std::string, HostTensor>> reference_results(const
 
 }  // namespace
 
+std::shared_ptr<Scenario> scenario_without_weights(const CaseSpec& spec) {
+  auto scenario = std::make_shared<Scenario>();
+  scenario->config = scenarios::load_model(spec.model);
+  const std::string folder(without_text_prefix(spec.model));
+  if (has_checkpoint(spec) && scenario->config.mtp_num_hidden_layers > 0 &&
+      !golden::holds_multi_token_prediction(folder)) {
+    // transformers keeps the field and saves none of the weights.
+    std::cerr
+        << "meshparity: " << folder
+        << ": mtp_num_hidden_layers is 1, but no mtp.* weight is there: without multi-token prediction\n";
+    scenario->config = scenarios::without_multi_token_prediction(scenario->config);
+  }
+  scenario->batch = scenarios::load_batch(spec.batch, scenario->config);
+  scenario->train = scenarios::load_train(spec.batch);
+  scenario->train.steps = 0;
+  scenario->placements = scenarios::load_placements(scenario->config);
+  return scenario;
+}
+
+std::uint64_t weight_seed(const CaseSpec& spec) {
+  constexpr std::uint64_t kPackagedSeed = 7;
+  return spec.seed ? static_cast<std::uint64_t>(spec.seed) : kPackagedSeed;
+}
+
+bool has_checkpoint(const CaseSpec& spec) {
+  const fs::path folder(without_text_prefix(spec.model));
+  return fs::is_directory(folder) && golden::holds_checkpoint(folder.string());
+}
+
 std::shared_ptr<const Scenario> load_scenario(const CaseSpec& spec) {
   struct Entry {
     std::string key;
@@ -213,6 +228,10 @@ Expected::Expected(std::shared_ptr<const Scenario> scenario, const CaseSpec& spe
   if (!golden_covers(spec, steps)) reference_ = reference_results(*scenario_, spec, steps);
 }
 
+Expected::Expected(std::shared_ptr<const Scenario> scenario, const CaseSpec& spec,
+                   const std::map<std::string, TensorView>& stored)
+    : scenario_(std::move(scenario)), terms_(parse_loss(spec.loss).reported()), stored_(&stored) {}
+
 bool Expected::golden_covers(const CaseSpec& spec, int steps) const {
   const auto& g = scenario_->golden;
   if (!golden_gradients_ || !g.count("logits") || !g.count("logprobs") || !g.count("grad_norm")) return false;
@@ -236,26 +255,34 @@ bool Expected::of_this_loss(const std::string& key) const {
   return true;
 }
 
-const HostTensor* Expected::find(const std::string& key) const {
-  if (!of_this_loss(key)) return nullptr;
+std::optional<TensorView> Expected::find(const std::string& key) const {
+  if (!of_this_loss(key)) return std::nullopt;
+  if (stored_) {
+    const auto found = stored_->find(key);
+    return found == stored_->end() ? std::nullopt : std::optional(found->second);
+  }
   const std::string check = name_of(key).check;
   const bool of_loss = check == "grads" || check == "grad_norm" || check == "weights";
   if (!of_loss || golden_gradients_)
     if (const auto found = scenario_->golden.find(key); found != scenario_->golden.end())
-      return &found->second;
+      return found->second.view();
   if (reference_)
-    if (const auto found = reference_->find(key); found != reference_->end()) return &found->second;
-  return nullptr;
+    if (const auto found = reference_->find(key); found != reference_->end()) return found->second.view();
+  return std::nullopt;
 }
 
 std::string Expected::against(const std::string& key) const {
-  const HostTensor* want = find(key);
+  const auto want = find(key);
   const auto found = scenario_->golden.find(key);
-  return found != scenario_->golden.end() && want == &found->second ? "golden" : "reference";
+  const bool in_golden = found != scenario_->golden.end() && want;
+  return in_golden && want->data == found->second.bytes.data() ? "golden" : "reference";
 }
 
 std::vector<std::string> Expected::keys() const {
   std::vector<std::string> keys;
+  if (stored_)
+    for (const auto& [key, tensor] : *stored_)
+      if (find(key)) keys.push_back(key);
   for (const auto& [key, tensor] : scenario_->golden)
     if (find(key)) keys.push_back(key);
   if (reference_)

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <iostream>
 
+#include "harness/cli/bench_reference.h"
 #include "harness/cli/bench_step.h"
 #include "harness/cli/bench_trainer.h"
 #include "harness/cli/case_arguments.h"
@@ -64,9 +65,11 @@ void add_bench(CLI::App& app, Chosen& chosen) {
     std::int64_t mebibytes = 256;
     StepBench step{kStepModel, {2, 4, 8}, {128, 512, 2048}};
     TrainerBench trainer;
+    ReferenceBench reference;
   };
   auto options = std::make_shared<Options>();
-  auto* bench = app.add_subcommand("bench", "Measure: sweep | compare | collectives | step | trainer");
+  auto* bench =
+      app.add_subcommand("bench", "Measure: sweep | compare | collectives | step | trainer | reference");
   bench->require_subcommand(1);
   auto* sweep_verb = bench->add_subcommand("sweep", "Meshes per second of a case file");
   sweep_verb->add_option("--cases", options->cases, "file of case lines, or its name in scenarios/");
@@ -100,6 +103,17 @@ void add_bench(CLI::App& app, Chosen& chosen) {
   trainer_verb->add_option("--jobs", options->trainer.jobs, "worker processes of the sweep");
   trainer_verb->callback(
       [options, &chosen] { chosen.run = [o = options->trainer] { return bench_trainer(o); }; });
+  auto* reference_verb = bench->add_subcommand(
+      "reference", "Forward and backward of the reference beside Hugging Face transformers' eager model");
+  reference_verb->add_option("--model", options->reference.model, "as for run");
+  reference_verb->add_option("--tokens", options->reference.tokens, "of the one document")
+      ->check(CLI::Range(2, 65536));
+  reference_verb->add_option("--threads", options->reference.threads, "of each side (default: one per core)")
+      ->check(CLI::Range(1, 1024));
+  reference_verb->add_option("--repeats", options->reference.repeats, "runs of each, the fastest counts")
+      ->check(CLI::Range(2, 100));
+  reference_verb->callback(
+      [options, &chosen] { chosen.run = [o = options->reference] { return bench_reference(o); }; });
   auto* compare_verb = bench->add_subcommand("compare", "GB/s of the comparer beside a plain memory read");
   compare_verb->add_option("--mib", options->mebibytes, "size of each side")->check(CLI::Range(1, 8192));
   compare_verb->callback(

@@ -6,6 +6,7 @@
 #include "golden/checkpoint.h"
 #include "harness/cli/case_arguments.h"
 #include "harness/cli/rank_process.h"
+#include "harness/cli/reference_process.h"
 #include "harness/cli/run_case.h"
 #include "harness/cli/staging_folder.h"
 #include "harness/cli/verb_report.h"
@@ -53,6 +54,10 @@ int run_one(const RunOptions& o) {
                   100 * check.bound_used, check.max_abs, check.max_rel, check.against.c_str());
   std::fflush(stdout);
   std::cout << communication;
+  for (const auto& cost : result.costs)
+    std::printf("cost      %-36s %7.1f s  peak %5.2f GiB\n", cost.part.c_str(), cost.seconds,
+                static_cast<double>(cost.peak_bytes) / (std::int64_t{1} << 30));
+  std::fflush(stdout);
   reports::Run run;
   run.command = "meshparity run " + result.case_line, run.version = kVersion, run.listed = 1;
   run.cases = {result}, run.seconds = result.seconds;
@@ -88,6 +93,16 @@ void add_run(CLI::App& app, Chosen& chosen) {
     int rank = 0;
     long parent = 0;
   };
+  auto job = std::make_shared<ReferenceJob>();
+  auto* reference = app.add_subcommand("reference", "")->group("");
+  reference->add_option("--case", job->case_line)->required();
+  reference->add_option("--to", job->folder)->required();
+  reference->add_option("--threads", job->threads)->check(CLI::Range(1, 1024));
+  reference->add_option("--draws", job->draws);
+  reference->add_option("--repeats", job->repeats);
+  reference->add_option("--parent", job->parent)->required();
+  reference->add_flag("--loss-only{false}", job->keep_results);
+  reference->callback([job, &chosen] { chosen.run = [job] { return reference_main(*job); }; });
   auto rank_options = std::make_shared<RankOptions>();
   auto* rank = app.add_subcommand("rank", "")->group("");
   rank->add_option("--case", rank_options->line)->required();
