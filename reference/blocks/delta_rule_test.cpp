@@ -1,6 +1,8 @@
 // Proves the delta rule and its hand-written backward against the oracle, which knows no backward.
 #include "reference/blocks/delta_rule.h"
 
+#include <ATen/Parallel.h>
+
 #include <catch2/catch.hpp>
 
 #include "reference/blocks/gated_delta_net.h"
@@ -82,6 +84,37 @@ TEST_CASE("the delta rule holds across kept states") {
   for (std::size_t i = 0; i < got.size(); ++i) {
     CHECK((got[i].grad() - want[i].grad()).norm().item<double>() <=
           kGradientBound * want[i].grad().norm().item<double>());
+  }
+}
+
+TEST_CASE("wide heads, computed in groups by several threads, are those of one head alone") {
+  // 96 x 128 numbers a state: two heads at a time, the fifth alone.
+  constexpr std::int64_t kTokens = 70, kWideHeads = 5, kWideKey = 96, kWideValue = 128;
+  const std::vector<at::Tensor> all = {random_tensor("q", {kTokens, kWideHeads, kWideKey}),
+                                       l2_norm(random_tensor("k", {kTokens, kWideHeads, kWideKey})),
+                                       random_tensor("v", {kTokens, kWideHeads, kWideValue}),
+                                       -random_tensor("g", {kTokens, kWideHeads}, 2).exp().clamp(1e-3, 3),
+                                       at::sigmoid(random_tensor("beta", {kTokens, kWideHeads}))};
+  const at::Tensor cotangent = random_tensor("cotangent", {kTokens, kWideHeads, kWideValue});
+  const auto run = [&](std::int64_t first, std::int64_t heads) {
+    std::vector<at::Tensor> leaves;
+    for (const at::Tensor& value : all)
+      leaves.push_back(value.narrow(1, first, heads).detach().clone().requires_grad_(true));
+    const at::Tensor o = kBlock(leaves);
+    (o * cotangent.narrow(1, first, heads)).sum().backward();
+    std::vector<at::Tensor> out = {o.detach()};
+    for (const at::Tensor& leaf : leaves) out.push_back(leaf.grad());
+    return out;
+  };
+  const int threads = at::get_num_threads();
+  at::set_num_threads(2);
+  const std::vector<at::Tensor> together = run(0, kWideHeads);
+  at::set_num_threads(threads);
+  for (std::int64_t h = 0; h < kWideHeads; ++h) {
+    const std::vector<at::Tensor> alone = run(h, 1);
+    for (std::size_t i = 0; i < alone.size(); ++i)
+      CHECK((together[i].narrow(1, h, 1) - alone[i]).norm().item<double>() <=
+            kForwardBound * alone[i].norm().item<double>());
   }
 }
 
