@@ -84,8 +84,7 @@ TEST_CASE("a fault is found and named apart as well, in float32") {
     const auto at = run.out.find("  cause   ");
     REQUIRE(at != std::string::npos);
     CHECK(run.out.substr(at, run.out.find('\n', at) - at).find(cause) != std::string::npos);
-    CHECK(run.out.find("--dtype float32 --check") != std::string::npos);
-    CHECK(run.out.find("--apart") != std::string::npos);
+    CHECK(run.out.find("--fault " + fault + " --apart --check") != std::string::npos);
   }
 }
 

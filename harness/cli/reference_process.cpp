@@ -137,10 +137,8 @@ class ReferenceProcess {
       AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), "perturb", [&] {
         const scalar_t* in = from.const_data_ptr<scalar_t>();
         scalar_t* out = to.mutable_data_ptr<scalar_t>();
-        at::parallel_for(0, to.numel(), 1 << 16, [&](std::int64_t begin, std::int64_t end) {
-          for (std::int64_t i = begin; i < end; ++i)
-            out[i] = static_cast<scalar_t>(in[i] * perturbed_factor(generator, i, size));
-        });
+        for (std::int64_t i = 0; i < to.numel(); ++i)
+          out[i] = static_cast<scalar_t>(in[i] * perturbed_factor(generator, i, size));
       });
     }
   }

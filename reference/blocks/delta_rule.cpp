@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <future>
 #include <vector>
 
 #include "harness/types/cut.h"
@@ -64,9 +65,9 @@ Step step(const Tokens& x, std::int64_t t, const at::Tensor& before) {
   return {residual, decayed + outer_product(x.k[t], x.beta[t] * residual)};
 }
 
-// Heads do not see each other. So many of them are computed at once that an operation on their states is
-// worth its call and stays in one core's cache; such groups share the cores.
-constexpr std::int64_t kStateElementsAtOnce = 32768;
+// Heads do not see each other. So many are computed at once that an operation on their states is worth its
+// call, and fewer than LibTorch would split over threads of its own: the groups are what the cores share.
+constexpr std::int64_t kStateElementsAtOnce = 32767;
 
 std::int64_t Inputs::groups() const {
   const std::int64_t heads = q.size(1), state_elements = q.size(2) * v.size(2);
@@ -76,10 +77,16 @@ std::int64_t Inputs::groups() const {
 
 void for_each_group(const Inputs& in, const std::function<void(std::int64_t group, Range heads)>& work) {
   const std::int64_t groups = in.groups(), heads = in.q.size(1);
-  at::parallel_for(0, groups, 1, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t workers = std::clamp<std::int64_t>(at::get_num_threads(), 1, groups);
+  const auto run = [&](std::int64_t worker) {
     const at::NoGradGuard guard;  // of this thread
-    for (std::int64_t i = begin; i < end; ++i) work(i, cut(heads, groups, i));
-  });
+    for (std::int64_t i = worker; i < groups; i += workers) work(i, cut(heads, groups, i));
+  };
+  std::vector<std::future<void>> others;
+  for (std::int64_t worker = 1; worker < workers; ++worker)
+    others.push_back(std::async(std::launch::async, run, worker));
+  run(0);
+  for (auto& other : others) other.get();
 }
 
 struct Output {

@@ -88,7 +88,7 @@ TEST_CASE("the delta rule holds across kept states") {
 }
 
 TEST_CASE("wide heads, computed in groups by several threads, are those of one head alone") {
-  // 96 x 128 numbers a state: two heads at a time, the fifth alone.
+  // 96 x 128 numbers a state: at most two heads at a time.
   constexpr std::int64_t kTokens = 70, kWideHeads = 5, kWideKey = 96, kWideValue = 128;
   const std::vector<at::Tensor> all = {random_tensor("q", {kTokens, kWideHeads, kWideKey}),
                                        l2_norm(random_tensor("k", {kTokens, kWideHeads, kWideKey})),
