@@ -15,7 +15,7 @@ constexpr int kDraws = 4;
 reference::TensorMap run_once(const Scenario& scenario, const CaseSpec& spec,
                               const reference::TensorMap& weights) {
   reference::RunOptions options;
-  options.loss = spec.loss, options.steps = steps_of(spec, scenario);
+  options.loss = spec.loss, options.steps = 0;
   return reference::run(scenario.config, weights, scenario.batch, scenario.train, options);
 }
 
@@ -50,35 +50,29 @@ double perturbed_factor(const Generator& generator, std::int64_t i, double size)
   return 1 + size * (2 * generator.uniform(static_cast<std::uint64_t>(i)) - 1);
 }
 
-double condition_scale(const std::string& check, double norm, std::int64_t elements, double grad_norm) {
-  if (check == "grads") return std::max(norm, 1e-3 * grad_norm);
+double condition_scale(const std::string& check, double norm, std::int64_t elements, double backward_size) {
+  if (check == "grads") return std::max(norm, 1e-3 * backward_size);
+  if (check == "grad_norm") return backward_size;
   if (check == "logprobs" || check == "loss") return std::max(norm, std::sqrt(static_cast<double>(elements)));
   return norm;
 }
 
-const std::map<std::string, double>& measured_conditions(const Scenario& scenario, const CaseSpec& spec) {
+const std::map<std::string, double>& measured_conditions(const Scenario& scenario, const CaseSpec& spec,
+                                                         double loss_size) {
   static std::string kept_for;
   static std::map<std::string, double> kept;
-  const std::string key = spec.model + "\n" + spec.batch + "\n" + std::to_string(spec.seed) + "\n" +
-                          spec.loss + "\n" + std::to_string(spec.steps);
+  const std::string key =
+      spec.model + "\n" + spec.batch + "\n" + std::to_string(spec.seed) + "\n" + spec.loss;
   if (key == kept_for) return kept;
   kept.clear();
   const auto base = run_once(scenario, spec, scenario.weights);
-  const double grad_norm = base.at("grad_norm").item<double>();
+  const double backward_size = std::max(base.at("grad_norm").item<double>(), loss_size);
   for (std::uint64_t draw = 1; draw <= kDraws; ++draw) {
     const auto start = perturbed(scenario.weights, draw);
     const auto moved = run_once(scenario, spec, start);
     for (const auto& [name, value] : base) {
       const std::string check = name_of(name).check;
-      if (check == "weights") {
-        // What the steps made of the difference, in the weights' own unit, without what was put in.
-        const std::string tensor = name_of(name).tensor, parameter = tensor.substr(tensor.find('/') + 1);
-        const at::Tensor put_in = start.at(parameter) - scenario.weights.at(parameter);
-        double& change = kept["weights/" + tensor];
-        change = std::max(change, kOutputsToo * norm_of(moved.at(name) - value - put_in) / kPerturbation);
-        continue;
-      }
-      const double scale = condition_scale(check, norm_of(value), value.numel(), grad_norm);
+      const double scale = condition_scale(check, norm_of(value), value.numel(), backward_size);
       if (name.rfind("denominators/", 0) == 0 || scale == 0) continue;
       double& condition = kept[check];
       condition = std::max(condition, kOutputsToo * norm_of(moved.at(name) - value) / scale / kPerturbation);

@@ -23,7 +23,8 @@ struct GradientScale {
   // got and want of the same shape.
   void add(const TensorView& got, const TensorView& want);
   // Appends the verdict: the factor against 1, in words where it is another; INVALID where a gradient is not
-  // whole. Says nothing where no gradient is expected and none came.
+  // whole. Says nothing where no gradient is expected and none came, and where the gradients cancel as a
+  // whole.
   void judge(const tolerance::Policy& policy, const tolerance::Context& context, const std::string& loss,
              std::vector<CheckResult>& results) const;
 };

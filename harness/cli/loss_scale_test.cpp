@@ -87,6 +87,18 @@ Plant weight_times(double factor) {
   };
 }
 
+// The gradient of the router's terms alone.
+Plant share_times(double factor) {
+  return [factor](impl::Seams& seams) {
+    seams.normaliser = [factor](impl::Normaliser& normaliser) {
+      normaliser.router_share = [factor, right = normaliser.router_share](
+                                    const impl::Normaliser& n, const std::string& term, int copies) {
+        return factor * right(n, term, copies);
+      };
+    };
+  };
+}
+
 CaseSpec loss_case(const std::string& options) {
   return single_case("--steps 0 --check loss " + options);
 }
@@ -148,16 +160,6 @@ TEST_CASE("a factor on the gradient of the aux loss alone shows in the scale, an
   const std::string loss = "token_mean+0.001*aux";
   const CaseSpec spec = loss_case("--model tiny-moe --batch rows --mesh " + mesh + " --loss '" + loss + "'");
   INFO(spec.line());
-  const auto share_times = [](double factor) -> Plant {
-    return [factor](impl::Seams& seams) {
-      seams.normaliser = [factor](impl::Normaliser& normaliser) {
-        normaliser.router_share = [factor, right = normaliser.router_share](
-                                      const impl::Normaliser& n, const std::string& term, int copies) {
-          return factor * right(n, term, copies);
-        };
-      };
-    };
-  };
   const auto weight_of_rows_times = [](double factor) -> Plant {
     return [factor](impl::Seams& seams) {
       seams.normaliser = [factor](impl::Normaliser& normaliser) {
@@ -189,6 +191,23 @@ TEST_CASE("counts of a rank's own turn denominators red wherever tokens are cut"
   }
   CHECK(names.count("denominators/sum") == 0);
   CHECK(names.count("denominators/num_tokens") == 0);
+}
+
+TEST_CASE("a loss whose gradient cancels as a whole is judged on the scale of its terms") {
+  // As many experts per token as there are: the auxiliary loss is the constant 2.
+  const std::string words =
+      "--steps 0 --model shape:layers=ga:experts=2/2/1 --batch tokens:9+3/5 --loss aux --mesh ";
+  for (const char* mesh : {"dp1", "dp2", "tp2 --sp on", "ring2", "pp2", "fsdp2.ep2"}) {
+    const CaseSpec spec = single_case(words + mesh);
+    INFO(spec.line());
+    const auto results = results_of(spec, nullptr);
+    CHECK(red(results).empty());
+    // Noise has no factor.
+    CHECK(judged(results).count("loss/gradient_scale/aux") == 0);
+    CHECK(judged(results).count("loss/aux") == 1);
+  }
+  // What exceeds the roundings of such terms is no noise.
+  CHECK(red(results_of(single_case(words + "dp2"), share_times(1e6))).size() > 1);
 }
 
 TEST_CASE("every term is right on every mesh where labels and tokens are as uneven as can be") {

@@ -112,9 +112,14 @@ double capped(double bound, double cap, double largest) {
   return cap > 0 ? std::min(bound, cap * largest) : bound;
 }
 
+// How large the terms are that gradients are sums of.
+double backward_size(const Context& context) {
+  return std::max(context.grad_norm, context.loss_size);
+}
+
 // The norm bound of one parameter's gradient, by the grads row.
-double gradient_bound(const Row& row, double relative, double grad_norm, double norm) {
-  return relative * std::max(norm, row.floor * grad_norm);
+double gradient_bound(const Row& row, double relative, const Context& context, double norm) {
+  return relative * std::max(norm, row.floor * backward_size(context));
 }
 
 }  // namespace
@@ -141,9 +146,14 @@ Limits limits(const Policy& policy, const std::string& check, const Context& con
   const Size size = size_of(want);
   double norm_scale = size.norm, element_scale = size.largest;
   if (check == "grads") {
-    norm_scale = std::max(size.norm, row.floor * context.grad_norm);
-    element_scale = std::max(size.largest, row.floor * context.grad_norm);
+    norm_scale = std::max(size.norm, row.floor * backward_size(context));
+    element_scale = std::max(size.largest, row.floor * backward_size(context));
     l.exact_zero_slices = idle_slices(context, want);
+  } else if (check == "grad_norm") {
+    norm_scale = element_scale = std::max(size.norm, context.loss_size);
+  } else if (check == "gradient_scale") {
+    // Of 1, which the norm of all gradients is divided to.
+    norm_scale = element_scale = std::max(1.0, context.loss_size / context.grad_norm);
   } else if (check == "logprobs" || check == "loss") {
     // Nats are absolute: a token predicted with certainty has a logprob of 0 and errors like any other.
     norm_scale = std::max(size.norm, row.floor * std::sqrt(static_cast<double>(want.numel())));
@@ -176,7 +186,7 @@ Limits weight_limits(const Policy& policy, const Context& context, const TensorV
   // Clipping multiplies by the same number everywhere; its own relative error is that of the gradient norm,
   // no larger than the gradients': twice the bound covers both.
   const double scale = std::min(1.0, t.max_grad_norm / (context.grad_norm + 1e-6));
-  const double delta = 2 * scale * gradient_bound(grads, grads_relative, context.grad_norm, gradient.norm);
+  const double delta = 2 * scale * gradient_bound(grads, grads_relative, context, gradient.norm);
   double carried = 0;
   for (int step = 1; delta > 0 && step <= context.step; ++step) {
     // Weights of gradient i in the two moments after bias correction.
@@ -192,15 +202,11 @@ Limits weight_limits(const Policy& policy, const Context& context, const TensorV
     const double kappa = std::sqrt(kappa_squares);
     const double root = std::sqrt(first_in_second) * scale * gradient.smallest_nonzero;
     const double sensitivity = (1 + kappa) * delta / (root + t.eps);
-    carried += t.lr * std::min(2 * kappa, sensitivity);
+    // Later gradients are those of weights that already differ, somewhere in the model: nothing that is known
+    // of this tensor bounds them, so that the cap decides.
+    carried += t.lr * (step == 1 ? std::min(2 * kappa, sensitivity) : 2 * kappa);
   }
   const double roundings = context.step * row.relative;
-  // Where steps of this scenario were measured: a step amplifies the differences of the one before.
-  const auto measured =
-      context.conditions.find("weights/step" + std::to_string(context.step) + "/" + context.tensor);
-  if (measured != context.conditions.end() && context.dtype == DType::float64)
-    carried = std::max(carried, measured->second * unit_roundoff(context.dtype) *
-                                    rounding_growth(context.config, context.tokens));
   // Vectors act beside 1: a norm multiplies by 1 + w, decay takes exp(A_log) and softplus(a + dt_bias).
   const double scale_of_cap = decays(want.shape) ? weight.largest : std::max(weight.largest, 1.0);
   l.norm = capped(carried + roundings * weight.norm, row.cap, scale_of_cap);

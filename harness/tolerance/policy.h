@@ -22,6 +22,9 @@ struct Context {
   std::vector<std::int64_t>
       token_ids;         // of the batch: which embedding rows something reaches (empty: unknown)
   double grad_norm = 0;  // global norm of the expected gradients
+  // The terms of the loss that is differentiated, weighted, without their signs: what the backward signal
+  // starts from. More than grad_norm where the gradients cancel as a whole. 0: unknown.
+  double loss_size = 0;
   TrainSpec train;
   int step = 0;                  // optimizer step a weight is judged after
   DType dtype = DType::float64;  // the narrower of the two sides: it chooses the row
@@ -34,8 +37,7 @@ struct Context {
   int rounded_sides = 1;
   // Measured conditions of this scenario by check, where it has no golden (docs/tolerance.md, Other
   // scenarios). They can widen a float64 row up to kLargestRelative, never narrow it; a row that rests on a
-  // condition takes the measured one instead of its own. "weights/step<k>/<name>":
-  // absolute, see harness/cli/condition.h.
+  // condition takes the measured one instead of its own.
   std::map<std::string, double> conditions;
 };
 
@@ -58,8 +60,8 @@ struct Limits {
 // policy has no row.
 Limits limits(const Policy& policy, const std::string& check, const Context& context, const TensorView& want);
 
-// The gradient bound carried through AdamW up to context.step. `want_grad`: the expected gradient of step 1,
-// same shape as `want` (null: worst case over the gradient's size).
+// The gradient bound carried through AdamW to step 1; from step 2 on the cap. `want_grad`: the expected
+// gradient of step 1, same shape as `want` (null: worst case over the gradient's size).
 Limits weight_limits(const Policy& policy, const Context& context, const TensorView& want,
                      const TensorView* want_grad);
 

@@ -19,6 +19,8 @@ Policy policy() {
   p.rows["denominators/float64"] = {0, 0, 0, 0, "counts"};
   p.rows["grads/float64"] = {1e-11, 0, 1e-3, 1e-9, "grads"};
   p.rows["grads/float32"] = {0, 10, 1e-3, 0, "grads32"};
+  p.rows["grad_norm/float64"] = {1e-11, 0, 0, 1e-9, "grad-norm"};
+  p.rows["gradient_scale/float64"] = {1e-11, 0, 0, 1e-9, "scale"};
   p.rows["weights/float64"] = {8.9e-16, 0, 0, 1e-9, "weights"};
   return p;
 }
@@ -68,6 +70,19 @@ TEST_CASE("in a row that rests on a condition a measured one takes its place, an
   CHECK(grads() == Approx(std::sqrt(2) * one * 1e5).epsilon(1e-12));
   c.dtype = DType::float64, c.conditions.clear();
   CHECK(grads() == Approx(1e-11 * 5).epsilon(1e-12));
+}
+
+TEST_CASE("gradients that cancel as a whole are judged on the scale of their loss") {
+  Context c = context();
+  c.grad_norm = 1e-15, c.loss_size = 4;
+  CHECK(limits(policy(), "grads", c, doubles({1e-16, 0}).view()).norm == Approx(1e-11 * 1e-3 * 4));
+  CHECK(limits(policy(), "grad_norm", c, HostTensor::scalar(1e-15).view()).norm == Approx(1e-11 * 4));
+  CHECK(limits(policy(), "gradient_scale", c, HostTensor::scalar(1).view()).norm > 1);
+  // A loss smaller than its gradient changes nothing.
+  c.grad_norm = 8;
+  CHECK(limits(policy(), "grads", c, doubles({1e-16, 0}).view()).norm == Approx(1e-11 * 1e-3 * 8));
+  CHECK(limits(policy(), "grad_norm", c, HostTensor::scalar(8).view()).norm == Approx(1e-11 * 8));
+  CHECK(limits(policy(), "gradient_scale", c, HostTensor::scalar(1).view()).norm == Approx(1e-11));
 }
 
 TEST_CASE("a measured condition widens a row by its derivation, never narrows it, never beyond 1e-9") {
@@ -214,9 +229,20 @@ TEST_CASE("the gradient bound is carried through AdamW") {
   const double carried = 1e-3 * 2 * delta / (0.3 * 0.25 + 1e-6);
   Limits l = weight_limits(policy(), c, weight.view(), &gradient_view);
   CHECK(l.element == Approx(carried + 8.9e-16 * 1e3).epsilon(1e-5));
-  SECTION("more steps allow more") {
-    c.step = 3;
-    CHECK(weight_limits(policy(), c, weight.view(), &gradient_view).element > 3 * carried);
+  SECTION("from the second step on the cap decides: other weights may have moved this gradient") {
+    for (const int step : {2, 3, 50}) {
+      c.step = step;
+      CHECK(weight_limits(policy(), c, weight.view(), &gradient_view).element == Approx(1e-9 * 1e3));
+      CHECK(weight_limits(policy(), c, weight.view(), nullptr).element == Approx(1e-9 * 1e3));
+    }
+  }
+  SECTION("without a cap a later step may go either way, and no further") {
+    Policy open = policy();
+    open.rows["weights/float64"].cap = 0;
+    c.step = 2, c.train.beta1 = 0, c.train.beta2 = 0.5;
+    // kappa = 1 / sqrt(second moment's share of the last gradient) = sqrt(3/2)
+    CHECK(weight_limits(open, c, weight.view(), &gradient_view).element ==
+          Approx(carried + 1e-3 * 2 * std::sqrt(1.5)).epsilon(1e-6));
   }
   SECTION("without gradients the worst case is delta/eps") {
     const double worst = 1e-3 * 2 * (2 * 0.25 * 1e-11 * 2.0) / 1e-6;
