@@ -2,18 +2,13 @@
 
 #include <algorithm>
 
-#include "harness/types/generator.h"
+#include "harness/types/image_place.h"
 
 namespace meshparity::scenarios {
 namespace {
 
-struct Placed {
-  std::int64_t begin = 0;
-  Grid grid = {};
-  std::int64_t placeholders = 0;  // of one frame
+struct Placed : ImagePlace {
   std::string field;
-  std::int64_t frame(std::int64_t i) const { return begin + i * (placeholders + 3); }
-  std::int64_t end() const { return frame(grid[0]) - 1; }
 };
 
 std::vector<Placed> read_placed(const Fields& f, const std::string& file, const char* key, bool video,
@@ -36,47 +31,24 @@ std::vector<Placed> read_placed(const Fields& f, const std::string& file, const 
     const std::int64_t merge = config.vision.spatial_merge_size;
     if (placed.grid[1] % merge || placed.grid[2] % merge)
       f.fail(placed.field, "rows and columns must be multiples of " + std::to_string(merge));
-    placed.placeholders = placed.grid[1] * placed.grid[2] / (merge * merge);
+    placed.video = video;
     list.push_back(std::move(placed));
   }
-  std::stable_sort(list.begin(), list.end(),
-                   [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
   return list;
 }
 
-void check_places(const Fields& f, std::vector<Placed> all, const Batch& batch) {
+void check_places(const Fields& f, std::vector<Placed> all, std::int64_t merge, const Batch& batch) {
   std::stable_sort(all.begin(), all.end(),
                    [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
   std::int64_t following = 0;
   for (const Placed& placed : all) {
     const auto& ends = batch.document_offsets;
     const auto end = std::upper_bound(ends.begin(), ends.end(), placed.begin);
-    if (end == ends.end() || placed.end() > *end) f.fail(placed.field, "does not lie inside one document");
+    if (end == ends.end() || placed.end(merge) > *end)
+      f.fail(placed.field, "does not lie inside one document");
     if (placed.begin < following) f.fail(placed.field, "begins before the end of the one before it");
-    following = placed.end();
+    following = placed.end(merge);
   }
-}
-
-void write_tokens(const std::vector<Placed>& list, std::int64_t placeholder, const ModelConfig& config,
-                  Batch& batch) {
-  for (const Placed& placed : list)
-    for (std::int64_t i = 0; i < placed.grid[0]; ++i) {
-      const auto first = batch.token_ids.begin() + placed.frame(i);
-      *first = config.vision_start_token_id;
-      std::fill_n(first + 1, placed.placeholders, placeholder);
-      *(first + 1 + placed.placeholders) = config.vision_end_token_id;
-    }
-}
-
-VisionInput drawn_input(const std::vector<Placed>& list, std::uint64_t seed, const char* name,
-                        const ModelConfig& config) {
-  VisionInput input;
-  for (const Placed& placed : list) input.grids.push_back(placed.grid);
-  const Generator generator(seed, name);
-  const std::int64_t count = input.patches() * config.vision.patch_width();
-  for (std::int64_t i = 0; i < count; ++i)
-    input.pixels.push_back(2 * generator.uniform(static_cast<std::uint64_t>(i)) - 1);
-  return input;
 }
 
 }  // namespace
@@ -89,12 +61,9 @@ void place_images(const Fields& f, const std::string& file, const ModelConfig& c
   if (f.has("grids")) f.fail("grids", "stands beside images, which have positions of their own");
   std::vector<Placed> all = images;
   all.insert(all.end(), videos.begin(), videos.end());
-  check_places(f, all, batch);
-  write_tokens(images, config.image_token_id, config, batch);
-  write_tokens(videos, config.video_token_id, config, batch);
-  const auto seed = static_cast<std::uint64_t>(f.whole("seed", 0, INT64_MAX));
-  batch.images = drawn_input(images, seed, "pixel_values", config);
-  batch.videos = drawn_input(videos, seed, "pixel_values_videos", config);
+  check_places(f, all, config.vision.spatial_merge_size, batch);
+  write_images({all.begin(), all.end()}, static_cast<std::uint64_t>(f.whole("seed", 0, INT64_MAX)), config,
+               batch);
 }
 
 }  // namespace meshparity::scenarios

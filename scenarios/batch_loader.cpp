@@ -158,7 +158,7 @@ double below_one(const Fields& f, const std::string& key, double fallback) {
 }  // namespace
 
 Batch load_batch(const std::string& name_or_path, const ModelConfig& config) {
-  if (is_batch_shape(name_or_path)) return BatchShape::parse(name_or_path).batch(config.text_vocabulary());
+  if (is_batch_shape(name_or_path)) return BatchShape::parse(name_or_path).batch(config);
   const BatchFile source = open(name_or_path);
   const Fields f(source.json, source.path);
   check_keys(f);
@@ -173,13 +173,7 @@ Batch load_batch(const std::string& name_or_path, const ModelConfig& config) {
     batch.token_ids.push_back(ids.below(static_cast<std::uint64_t>(i), config.text_vocabulary()));
   place_images(f, source.path, config, batch);
   const std::vector<bool> masked = read_mask(f, source.path, tokens);
-  const auto is_placeholder = [&](std::int64_t id) {
-    return config.has_vision() && (id == config.image_token_id || id == config.video_token_id);
-  };
-  batch.labels.assign(static_cast<std::size_t>(tokens), kIgnoreLabel);
-  for (std::int64_t d = 0; d < batch.documents(); ++d)
-    for (std::int64_t t = batch.document(d).begin; t + 1 < batch.document(d).end; ++t)
-      if (!masked[t] && !is_placeholder(batch.token_ids[t + 1])) batch.labels[t] = batch.token_ids[t + 1];
+  label_tokens(masked, config, batch);
   if (f.has("grids")) lay_out_positions(read_grids(f, source.path, batch), batch);
   batch.validate(source.path, config);
   return batch;

@@ -45,13 +45,39 @@ Json config_of_shape(const ModelShape& s) {
                    {"shared_expert_intermediate_size", s.shared}});
   else
     config["intermediate_size"] = s.ffn;
+  if (s.mtp) config["mtp_num_hidden_layers"] = 1;
   return config;
+}
+
+// Around the text model a tower of patches of 2 x 2 pixels, two pictures deep, in one colour.
+Json multimodal_config_of_shape(const ModelShape& s) {
+  const std::int64_t width = s.vision_heads * s.vision_head_dim;
+  return {{"model_type", s.is_moe() ? "qwen3_5_moe" : "qwen3_5"},
+          {"text_config", config_of_shape(s)},
+          {"tie_word_embeddings", s.tied},
+          {"vision_start_token_id", s.vocab - 4},
+          {"vision_end_token_id", s.vocab - 3},
+          {"image_token_id", s.vocab - 2},
+          {"video_token_id", s.vocab - 1},
+          {"vision_config",
+           {{"depth", s.vision_depth},
+            {"hidden_size", width},
+            {"num_heads", s.vision_heads},
+            {"intermediate_size", s.vision_ffn},
+            {"in_channels", 1},
+            {"patch_size", 2},
+            {"temporal_patch_size", 2},
+            {"spatial_merge_size", 2},
+            {"out_hidden_size", s.hidden},
+            {"num_position_embeddings", s.grid * s.grid}}}};
 }
 
 }  // namespace
 
 ModelConfig parse_model_shape(const std::string& text) {
-  ModelConfig config = parse_model_config(config_of_shape(ModelShape::parse(text)).dump(), text);
+  const ModelShape shape = ModelShape::parse(text);
+  const Json json = shape.has_vision() ? multimodal_config_of_shape(shape) : config_of_shape(shape);
+  ModelConfig config = parse_model_config(json.dump(), text);
   config.name = text;
   return config;
 }

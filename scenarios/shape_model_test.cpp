@@ -24,6 +24,22 @@ TEST_CASE("a shape's sizes arrive in the model, dense and with experts") {
   CHECK((moe.shared_expert_intermediate_size == 3 && moe.intermediate_size == 0));
 }
 
+TEST_CASE("a shape may have a tower and multi-token prediction") {
+  const ModelConfig c = load_model("shape:hidden=6:vocab=11:mtp=1:vision=2/3/8/5:grid=3:tied=1");
+  CHECK((c.has_vision() && c.mtp_num_hidden_layers == 1 && c.tie_word_embeddings));
+  CHECK((c.vision.depth == 2 && c.vision.num_heads == 3 && c.vision.head_dim() == 8));
+  CHECK((c.vision.intermediate_size == 5 && c.vision.num_position_embeddings == 9));
+  CHECK((c.vision.out_hidden_size == 6 && c.text_vocabulary() == 7 && c.vocab_size == 11));
+  CHECK(load_model("shape:experts=2/1/2:vision=1/1/4/1").is_moe());
+  CHECK(!load_model("shape:mtp=1").has_vision());
+  const Batch b = load_batch("tokens:8i2x2+2", c);
+  CHECK((b.images.grids.size() == 1 && b.videos.empty()));
+  CHECK_THROWS_WITH(load_model("shape:vision=1/1/6/1"),
+                    Catch::Contains("vision: the width of a head must be a multiple of 4"));
+  CHECK_THROWS_WITH(load_model("shape:vocab=4:vision=1/1/4/1"), Catch::Contains("vocab: must be at least 5"));
+  CHECK_THROWS_WITH(load_model("shape:grid=3"), Catch::Contains("grid: goes with vision"));
+}
+
 TEST_CASE("every rotary width survives the library's truncation") {
   for (std::int64_t head_dim = 2; head_dim <= 64; ++head_dim)
     for (std::int64_t rope = 2; rope <= head_dim; rope += 2) {

@@ -96,6 +96,12 @@ std::string with_random_terms(const std::string& policy, const ModelConfig& conf
   return loss;
 }
 
+// With multi-token prediction in the model, mostly its term too.
+std::string with_random_mtp(const std::string& loss, const ModelConfig& config, Draw& draw) {
+  if (config.mtp_num_hidden_layers == 0 || draw.percent(20)) return loss;
+  return loss + draw.of(std::vector<std::string>{"+0.1*mtp", "+mtp"});
+}
+
 // Has every flag a value that was asked for?
 bool as_asked(const Flags& flags, const CaseOptions& options) {
   for (const auto& flag : flag_options()) {
@@ -106,9 +112,36 @@ bool as_asked(const Flags& flags, const CaseOptions& options) {
   return true;
 }
 
+// Now and then multi-token prediction, a tower, and images in documents that become longer by them: drawn
+// apart, so that what a case is otherwise does not depend on them. A text model reads the images' tokens as
+// text.
+void add_vision(Draw& draw, ModelShape& shape, BatchShape& batch) {
+  shape.mtp = draw.percent(20);
+  if (!draw.percent(25)) return;
+  shape.vision_depth = draw.between(1, 2), shape.vision_heads = draw.of({1, 2, 2, 3, 4, 4, 6});
+  shape.vision_head_dim = draw.of({4, 4, 8}), shape.vision_ffn = draw.between(1, 10);
+  shape.grid = draw.between(1, 6);
+  shape.vocab += 4;
+  if (draw.percent(15)) return;  // text in a multimodal model
+  for (auto& rows : batch.micro_batches)
+    for (auto& row : rows)
+      for (auto& document : row) {
+        if (!draw.percent(35)) continue;
+        const auto images = draw.of({1, 1, 1, 2});
+        for (std::int64_t i = 0; i < images; ++i) {
+          const bool video = draw.percent(25);
+          const auto side = [&] { return 2 * draw.of({1, 1, 2, 2, 3}); };
+          const Grid grid = {video ? draw.between(1, 3) : 1, side(), side()};
+          document.images.push_back({grid, video});
+        }
+        // Also documents that are nothing but an image.
+        document.tokens = document.image_tokens() + (draw.percent(20) ? 0 : document.tokens);
+      }
+}
+
 // The options with one value, drawn, where they hold a list, and without flags: what `expand` checks and
 // turns into one case per mesh.
-CaseOptions one_of_each(const CaseOptions& options, Draw& draw) {
+CaseOptions one_of_each(const CaseOptions& options, Draw& draw, Draw& more) {
   CaseOptions one = options;
   for (const auto& flag : flag_options()) {
     values_asked(flag, options);  // throws on an unknown value
@@ -118,9 +151,11 @@ CaseOptions one_of_each(const CaseOptions& options, Draw& draw) {
     list = {draw.of(list.empty() ? open : list)};
   };
   // Both are always drawn, so that naming one leaves the draw of the other as it was.
-  const std::string shape = random_shape(draw).text(), tokens = random_batch(draw).text();
-  choose(one.model, {shape});
-  choose(one.batch, {tokens});
+  ModelShape shape = random_shape(draw);
+  BatchShape batch = random_batch(draw);
+  add_vision(more, shape, batch);
+  choose(one.model, {shape.text()});
+  choose(one.batch, {batch.text()});
   choose(one.loss, {"token_mean", "token_mean", "sum", "sequence_mean", "micro_batch_mean", "num_tokens"});
   choose(one.loss_form, {"sharded", "replicated"});
   choose(one.dtype, {"float64"});
@@ -191,9 +226,10 @@ CaseSpec random_case(const CaseOptions& options, std::uint64_t seed, std::uint64
   // The mesh is drawn before the model: of random models few take tp7, and it should occur as often as dp7.
   const std::string wanted = random_mesh(draw).text();
   const bool any_mesh = options.mesh.empty() && options.axes.empty();
+  Draw more(seed, "random vision " + std::to_string(index));
   std::string refused = "no mesh takes these flags";
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    CaseOptions one = one_of_each(options, draw);
+    CaseOptions one = one_of_each(options, draw, more);
     if (any_mesh && attempt < kAttemptsForMesh) one.mesh = {wanted};
     Expansion meshes;
     try {
@@ -208,7 +244,8 @@ CaseSpec random_case(const CaseOptions& options, std::uint64_t seed, std::uint64
     if (options.loss.empty()) {
       // Drawn apart, so that what a case is otherwise does not depend on them.
       Draw terms(seed, "random loss " + std::to_string(index));
-      spec.loss = with_random_terms(spec.loss, config_of(spec.model, spec.golden), terms);
+      const ModelConfig config = config_of(spec.model, spec.golden);
+      spec.loss = with_random_mtp(with_random_terms(spec.loss, config, terms), config, terms);
     }
     return spec;
   }

@@ -36,10 +36,12 @@ class Draw {
   std::uint64_t next_ = 0;
 };
 
-// 1 to 6 layers of any types, odd sizes, key-value heads from 1, delta-rule value heads 1 to 3 times the key
-// heads, convolutions of 1 to 5 taps, dense or with 1 to 12 experts.
+// A text model without multi-token prediction: 1 to 6 layers of any types, odd sizes, key-value heads from 1,
+// delta-rule value heads 1 to 3 times the key heads, convolutions of 1 to 5 taps, dense or with 1 to 12
+// experts.
 ModelShape random_shape(Draw& draw);
-// 1 to 3 micro-batches of 1 to 3 rows; documents of 1 to 40 tokens, many of 1 to 3; labels from all to none.
+// Without images: 1 to 3 micro-batches of 1 to 3 rows; documents of 1 to 40 tokens, many of 1 to 3; labels
+// from all to none.
 BatchShape random_batch(Draw& draw);
 
 // Case `index`. What `options` say about models, batches, meshes, flags, losses, dtypes, engines, checks,

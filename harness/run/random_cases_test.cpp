@@ -21,6 +21,8 @@ ModelConfig config_of(const std::string& model, const std::string&) {
   c.num_attention_heads = s.heads, c.num_key_value_heads = s.kv_heads;
   c.linear_num_key_heads = s.gdn_key_heads, c.linear_num_value_heads = s.gdn_value_heads;
   c.num_experts = s.experts;
+  c.mtp_num_hidden_layers = s.mtp;
+  c.vision.depth = s.vision_depth, c.vision.num_heads = s.vision_heads;
   return c;
 }
 
@@ -97,7 +99,10 @@ TEST_CASE("the first 500 random cases meet every value that this version takes")
            "loss=policy_gradient",
            "loss=lm_z",
            "loss=router_z",
-           "loss=aux"}) {
+           "loss=aux",
+           "loss=mtp",
+           "vision=tensor",
+           "vision=images"}) {
     INFO(value << " occurs " << seen[value] << " times");
     CHECK(seen[value] >= 5);
   }
@@ -117,6 +122,17 @@ TEST_CASE("the first 500 random cases meet the shapes that are odd") {
     seen["no attention"] += s.layers.find('a') == std::string::npos;
     ++seen["micro-batches " + std::to_string(b.micro_batches.size())];
     seen["masked"] += b.mask > 0;
+    seen["multi-token prediction"] += s.mtp;
+    std::int64_t images = 0, videos = 0, nothing_else = 0;
+    for (const auto& rows : b.micro_batches)
+      for (const auto& row : rows)
+        for (const auto& d : row) {
+          for (const auto& image : d.images) ++(image.video ? videos : images);
+          nothing_else += !d.images.empty() && d.image_tokens() == d.tokens;
+        }
+    seen["images"] += images > 0, seen["videos"] += videos > 0;
+    seen["tower without an image"] += s.has_vision() && images + videos == 0;
+    seen["document of an image alone"] += nothing_else > 0;
     for (const auto& rows : b.micro_batches) {
       bool silent = true, one = false;
       for (const auto& row : rows)
@@ -152,7 +168,12 @@ TEST_CASE("the first 500 random cases meet the shapes that are odd") {
                            "micro-batches 3",
                            "masked",
                            "silent micro-batch",
-                           "document of one token"}) {
+                           "document of one token",
+                           "multi-token prediction",
+                           "images",
+                           "videos",
+                           "tower without an image",
+                           "document of an image alone"}) {
     INFO(what);
     CHECK(seen[what] >= 20);
   }

@@ -24,6 +24,10 @@ std::int64_t size_of_model(const ModelShape& s) {
   size += beyond(s.hidden, plain.hidden) + beyond(s.head_dim, plain.head_dim) + beyond(s.rope, plain.rope);
   size += beyond(s.gdn_key_dim, plain.gdn_key_dim) + beyond(s.gdn_value_dim, plain.gdn_value_dim);
   size += beyond(s.conv, plain.conv) + beyond(s.vocab, plain.vocab);
+  size += 16 * s.mtp;
+  if (s.has_vision())
+    size += 32 + 8 * s.vision_depth + s.vision_heads + s.vision_head_dim + s.vision_ffn +
+            beyond(s.grid, plain.grid);
   return size + (s.is_moe() ? 32 + s.experts + s.top_k + s.expert_width + beyond(s.shared, plain.shared)
                             : beyond(s.ffn, plain.ffn));
 }
@@ -33,7 +37,10 @@ std::int64_t size_of_batch(const BatchShape& b) {
   for (const auto& rows : b.micro_batches) {
     size += 8 + 8 * static_cast<std::int64_t>(rows.size());
     for (const auto& row : rows)
-      for (const auto& document : row) size += 4 + 2 * document.unlabelled;
+      for (const auto& document : row) {
+        size += 4 + 2 * document.unlabelled;
+        for (const auto& image : document.images) size += 4 + patches_of(image.grid) + image.video;
+      }
   }
   return size;
 }
@@ -46,6 +53,7 @@ std::optional<CaseSpec> reduced(const CaseSpec& spec, const Reduction& reduction
     const CaseSpec smaller = opened.closed();
     if (size_of(smaller) >= size_of(spec)) return std::nullopt;
     const ModelConfig config = config_of(smaller.model, smaller.golden);
+    if (is_batch_shape(smaller.batch)) BatchShape::parse(smaller.batch);
     if (!refusal(smaller.mesh, smaller.flags, config).empty()) return std::nullopt;
     if (!loss_refusal(parse_loss(smaller.loss), config).empty()) return std::nullopt;
     return smaller;

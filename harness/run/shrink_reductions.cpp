@@ -96,97 +96,6 @@ Reductions of_mesh(const Opened& o) {
   return list;
 }
 
-// Changes the batch where there is one; an empty row or micro-batch goes with its last document.
-Reduction of_batch(std::function<bool(BatchShape&)> change) {
-  return [change](Opened& o) {
-    if (!o.batch || !change(*o.batch)) return false;
-    for (auto& rows : o.batch->micro_batches)
-      std::erase_if(rows, [](const RowShape& row) { return row.empty(); });
-    std::erase_if(o.batch->micro_batches, [](const auto& rows) { return rows.empty(); });
-    return !o.batch->micro_batches.empty();
-  };
-}
-
-// Drops element i of a list, or keeps only it.
-template <class T>
-bool drop(std::vector<T>& list, std::size_t i) {
-  if (i >= list.size()) return false;
-  list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));
-  return true;
-}
-template <class T>
-bool keep(std::vector<T>& list, std::size_t i) {
-  if (i >= list.size() || list.size() < 2) return false;
-  list = {list[i]};
-  return true;
-}
-
-void add_documents(const BatchShape& batch, Reductions& list) {
-  for (std::size_t m = 0; m < batch.micro_batches.size(); ++m)
-    for (std::size_t r = 0; r < batch.micro_batches[m].size(); ++r) {
-      const auto row_of = [m, r](BatchShape& b) -> RowShape* {
-        return m < b.micro_batches.size() && r < b.micro_batches[m].size() ? &b.micro_batches[m][r] : nullptr;
-      };
-      const RowShape& row = batch.micro_batches[m][r];
-      for (std::size_t d = 0; d < row.size(); ++d) {
-        list.push_back(of_batch([=](BatchShape& b) { return row_of(b) && drop(*row_of(b), d); }));
-        std::int64_t last = 0;
-        for (const std::int64_t tokens : {std::int64_t{1}, row[d].tokens / 2, row[d].tokens - 1}) {
-          if (tokens <= last || tokens >= row[d].tokens) continue;
-          last = tokens;
-          list.push_back(of_batch([=](BatchShape& b) {
-            RowShape* there = row_of(b);
-            if (!there || d >= there->size() || (*there)[d].tokens <= tokens) return false;
-            (*there)[d].tokens = tokens;
-            return true;
-          }));
-        }
-        list.push_back(of_batch([=](BatchShape& b) {
-          RowShape* there = row_of(b);
-          if (!there || d >= there->size() || !(*there)[d].unlabelled) return false;
-          (*there)[d].unlabelled = false;
-          return true;
-        }));
-      }
-    }
-}
-
-// Whole micro-batches and rows; from the back, so that dropping one leaves the numbers of the others.
-Reductions of_rows(const Opened& o) {
-  Reductions list;
-  if (!o.batch) return list;
-  const auto& micro_batches = o.batch->micro_batches;
-  for (std::size_t m = 0; m < micro_batches.size(); ++m)
-    list.push_back(of_batch([m](BatchShape& b) { return keep(b.micro_batches, m); }));
-  for (std::size_t m = 0; m < micro_batches.size(); ++m)
-    for (std::size_t r = 0; r < micro_batches[m].size(); ++r)
-      list.push_back(of_batch(
-          [m, r](BatchShape& b) { return m < b.micro_batches.size() && keep(b.micro_batches[m], r); }));
-  for (std::size_t m = micro_batches.size(); m-- > 0;) {
-    list.push_back(of_batch([m](BatchShape& b) { return drop(b.micro_batches, m); }));
-    for (std::size_t r = micro_batches[m].size(); r-- > 0;)
-      list.push_back(of_batch(
-          [m, r](BatchShape& b) { return m < b.micro_batches.size() && drop(b.micro_batches[m], r); }));
-  }
-  return list;
-}
-
-Reductions of_documents(const Opened& o) {
-  Reductions list;
-  if (!o.batch) return list;
-  list.push_back(of_batch([](BatchShape& b) { return std::exchange(b.mask, 0) != 0; }));
-  list.push_back(of_batch([](BatchShape& b) { return std::exchange(b.seed, 0) != 0; }));
-  for (std::size_t m = o.batch->micro_batches.size(); m-- > 0;)
-    for (std::size_t r = o.batch->micro_batches[m].size(); r-- > 0;)
-      for (std::size_t d = 0; d < o.batch->micro_batches[m][r].size(); ++d)
-        list.push_back(of_batch([m, r, d](BatchShape& b) {
-          return m < b.micro_batches.size() && r < b.micro_batches[m].size() &&
-                 keep(b.micro_batches[m][r], d);
-        }));
-  add_documents(*o.batch, list);
-  return list;
-}
-
 Reduction of_model(std::function<bool(ModelShape&)> change) {
   return [change](Opened& o) { return o.model && change(*o.model); };
 }
@@ -243,6 +152,22 @@ Reductions of_layers(const Opened& o) {
     return true;
   }));
   list.push_back(of_model([](ModelShape& s) { return std::exchange(s.tied, false); }));
+  list.push_back(of_model([](ModelShape& s) { return std::exchange(s.mtp, false); }));
+  const auto without_tower = [](ModelShape& s) {
+    if (!s.has_vision()) return false;
+    const ModelShape plain;
+    s.vision_depth = s.vision_heads = s.vision_head_dim = s.vision_ffn = 0, s.grid = plain.grid;
+    return true;
+  };
+  list.push_back(of_model(without_tower));
+  // Without a tower images are text.
+  list.push_back([without_tower](Opened& opened) {
+    if (!opened.model || !opened.batch || !without_tower(*opened.model)) return false;
+    for (auto& rows : opened.batch->micro_batches)
+      for (auto& row : rows)
+        for (auto& document : row) document.images.clear();
+    return true;
+  });
   return list;
 }
 
@@ -261,6 +186,15 @@ Reductions of_sizes(const Opened& o) {
     add_pair(*o.model, &M::experts, &M::top_k, list);
     add_size(*o.model, &M::shared, list);
     list.push_back(of_model([](ModelShape& s) { return std::exchange(s.expert_width, 1) > 1; }));
+  }
+  if (o.model->has_vision()) {
+    list.push_back(of_model([](ModelShape& s) { return std::exchange(s.vision_depth, 1) > 1; }));
+    list.push_back(of_model([](ModelShape& s) { return std::exchange(s.vision_head_dim, 4) > 4; }));
+    list.push_back(of_model([](ModelShape& s) { return std::exchange(s.vision_ffn, 1) > 1; }));
+    for (std::int64_t heads = 1; heads < o.model->vision_heads; ++heads)
+      list.push_back(
+          of_model([heads](ModelShape& s) { return std::exchange(s.vision_heads, heads) > heads; }));
+    add_size(*o.model, &M::grid, list);
   }
   list.push_back(set_to(&CaseSpec::seed, 0LL));
   return list;
@@ -287,11 +221,15 @@ Reductions of_everything(const Opened& o) {
       small.layers =
           s.layers.find_first_not_of(s.layers.front()) == std::string::npos ? s.layers.substr(0, 1) : "ga";
       if (experts) small.experts = 4, small.top_k = 2, small.expert_width = 4;
+      small.mtp = s.mtp;
+      if (s.has_vision())
+        small.vision_depth = 1, small.vision_heads = 2, small.vision_head_dim = small.vision_ffn = 4;
       if (experts && !s.is_moe()) return false;
       s = small;
       return true;
     }));
-  for (const char* tokens : {"tokens:4", "tokens:5+3", "tokens:5+2/3", "tokens:5+2//3"})
+  for (const char* tokens :
+       {"tokens:4", "tokens:5+3", "tokens:5+2/3", "tokens:5+2//3", "tokens:7i2x4", "tokens:9i2x4+2/7i2x4"})
     list.push_back(of_batch([tokens](BatchShape& b) {
       b = BatchShape::parse(tokens);
       return true;
@@ -316,8 +254,8 @@ CaseSpec Opened::closed() const {
 }
 
 std::vector<std::vector<Reduction>> reductions_of(const Opened& opened) {
-  return {of_everything(opened), of_mesh(opened),      of_rows(opened),
-          of_layers(opened),     of_documents(opened), of_sizes(opened)};
+  return {of_everything(opened),           of_mesh(opened), reductions_of_rows(opened), of_layers(opened),
+          reductions_of_documents(opened), of_sizes(opened)};
 }
 
 }  // namespace meshparity::run

@@ -26,6 +26,13 @@ struct Opened {
 // made for it does what still makes sense, or nothing.
 using Reduction = std::function<bool(Opened&)>;
 
+// Changes the batch where it is text; an empty row or micro-batch goes with its last document.
+Reduction of_batch(std::function<bool(BatchShape&)> change);
+// Whole micro-batches and rows.
+std::vector<Reduction> reductions_of_rows(const Opened& opened);
+// Documents, their lengths and images.
+std::vector<Reduction> reductions_of_documents(const Opened& opened);
+
 // Reductions of one kind for this case, the largest first. Kinds are tried one after another: many things at
 // once, mesh and flags, rows, layers, documents, sizes.
 std::vector<std::vector<Reduction>> reductions_of(const Opened& opened);

@@ -21,6 +21,8 @@ ModelConfig config_of(const std::string& model, const std::string&) {
   c.num_attention_heads = s.heads, c.num_key_value_heads = s.kv_heads;
   c.linear_num_key_heads = s.gdn_key_heads, c.linear_num_value_heads = s.gdn_value_heads;
   c.num_experts = s.experts;
+  c.mtp_num_hidden_layers = s.mtp;
+  c.vision.depth = s.vision_depth, c.vision.num_heads = s.vision_heads;
   return c;
 }
 
@@ -87,6 +89,36 @@ TEST_CASE("flags, steps and sizes that matter stay, all others go") {
   CHECK((model.gdn_key_heads == 2 && model.gdn_value_heads == 4 && model.heads == 2 && model.kv_heads == 1));
   CHECK((model.experts == 1 && model.top_k == 1 && model.expert_width == 1 && !model.tied &&
          model.hidden == 4));
+}
+
+TEST_CASE("a tower, its images and multi-token prediction go unless they matter") {
+  CaseSpec spec = big_case();
+  spec.model += ":mtp=1:vision=2/6/8/5:grid=3";
+  spec.batch = "tokens:3+1u+23i4x2v2x2x4/5//12i6x4+9/9//4:mask=25:seed=8";
+  spec.loss = "sum+0.1*mtp", spec.flags.vision = "images";
+  const Shrunk text = shrunk_while(spec, [](const CaseSpec& s) { return s.mesh.ring == 2; });
+  INFO(text.spec.line());
+  CHECK(text.minimal);
+  CHECK((text.spec.line() == "--model shape:layers=g --batch tokens:1 --mesh ring2 --steps 0" ||
+         text.spec.line() == "--model shape:layers=a --batch tokens:1 --mesh ring2 --steps 0"));
+  const Shrunk image = shrunk_while(spec, [](const CaseSpec& s) {
+    if (!ModelShape::parse(s.model).has_vision()) return false;
+    for (const auto& rows : BatchShape::parse(s.batch).micro_batches)
+      for (const auto& row : rows)
+        for (const auto& document : row)
+          for (const auto& one : document.images)
+            if (one.video) return true;
+    return false;
+  });
+  INFO(image.spec.line());
+  CHECK(image.minimal);
+  const ModelShape model = ModelShape::parse(image.spec.model);
+  CHECK((model.vision_depth == 1 && model.vision_heads == 1 && model.vision_head_dim == 4 && !model.mtp));
+  CHECK(image.spec.batch == "tokens:7v2x2x2");
+  const Shrunk predicted =
+      shrunk_while(spec, [](const CaseSpec& s) { return ModelShape::parse(s.model).mtp; });
+  INFO(predicted.spec.line());
+  CHECK((ModelShape::parse(predicted.spec.model).mtp && predicted.spec.batch == "tokens:1"));
 }
 
 TEST_CASE("a named model and batch stay, their mesh and flags shrink") {

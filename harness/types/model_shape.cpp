@@ -32,6 +32,8 @@ const std::vector<Field>& fields() {
       {"vocab", {&M::vocab}},
       {"experts", {&M::experts, &M::top_k, &M::expert_width}},
       {"shared", {&M::shared}},
+      {"vision", {&M::vision_depth, &M::vision_heads, &M::vision_head_dim, &M::vision_ffn}},
+      {"grid", {&M::grid}},
   };
   return table;
 }
@@ -98,6 +100,11 @@ void check_sizes(const std::string& text, const ModelShape& s) {
   if (s.top_k > s.experts)
     throw InputError(text, "experts",
                      fraction(s.experts, s.top_k) + ": more experts per token than there are");
+  if (s.vision_head_dim % 4)
+    throw InputError(text, "vision",
+                     "the width of a head must be a multiple of 4, is " + std::to_string(s.vision_head_dim));
+  if (s.has_vision() && s.vocab < 5)
+    throw InputError(text, "vocab", "must be at least 5 with vision, four of which are no text");
 }
 
 }  // namespace
@@ -147,6 +154,7 @@ std::string ModelShape::text() const {
     if (differs) add(field.name, value);
   }
   if (tied) add("tied", "1");
+  if (mtp) add("mtp", "1");
   return std::string(kShapePrefix) + out;
 }
 
@@ -155,9 +163,9 @@ ModelShape ModelShape::parse(std::string_view given) {
   if (!is_shape(given)) throw InputError(text + ": a shape starts with " + std::string(kShapePrefix));
   ModelShape shape;
   std::string layers = shape.layers, period;
-  bool ffn = false, shared = false;
+  bool ffn = false, shared = false, grid = false;
   for (const auto& [name, value] : named_fields(text, given.substr(kShapePrefix.size()))) {
-    ffn |= name == "ffn", shared |= name == "shared";
+    ffn |= name == "ffn", shared |= name == "shared", grid |= name == "grid";
     bool known = true;
     if (name == "layers") {
       layers = value;
@@ -165,13 +173,15 @@ ModelShape ModelShape::parse(std::string_view given) {
       period = value.empty() ? "none" : value;
     } else if (name == "tied") {
       shape.tied = field_number(text, name, value, 0, 1) == 1;
+    } else if (name == "mtp") {
+      shape.mtp = field_number(text, name, value, 0, 1) == 1;
     } else {
       known = false;
       for (const auto& field : fields())
         if (name == field.name) known = true, read_numbers(text, field, value, shape);
     }
     if (known) continue;
-    std::string list = "layers, period, tied";
+    std::string list = "layers, period, tied, mtp";
     for (const auto& field : fields()) list += std::string(", ") + field.name;
     throw InputError(text, name, "unknown field; known are " + list);
   }
@@ -179,6 +189,7 @@ ModelShape ModelShape::parse(std::string_view given) {
   if (ffn && shape.is_moe()) throw InputError(text, "ffn", "is of dense models; with experts there is none");
   if (shared && !shape.is_moe())
     throw InputError(text, "shared", "goes with experts, as in experts=6/2/4:shared=4");
+  if (grid && !shape.has_vision()) throw InputError(text, "grid", "goes with vision, as in vision=1/2/4/6");
   check_sizes(text, shape);
   return shape;
 }

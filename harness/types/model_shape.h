@@ -1,6 +1,6 @@
 // A small model described by one word of a command line, so that a case needs no file:
 //   shape:layers=gag:hidden=8:heads=4/2:head_dim=8:rope=4:gdn=2/4:key=4:value=4:conv=4:ffn=12:vocab=23:tied=1
-//   shape:experts=6/2/4:shared=4
+//   shape:experts=6/2/4:shared=4:mtp=1:vision=2/2/4/6:grid=4
 // Fields are separated by ':' in any order; one that is left out has the default below, which never changes:
 // the smallest model that a mesh of two ranks over any axis can take.
 #pragma once
@@ -30,7 +30,15 @@ struct ModelShape {
   std::int64_t experts = 0, top_k = 0, expert_width = 0;  // experts=6/2/4; left out: a dense model
   std::int64_t shared = 4;                                // width of the shared expert, with experts only
 
+  bool mtp = false;  // a layer of multi-token prediction
+  // Tower: vision=1/2/4/6 is its blocks, heads, their width (a multiple of 4) and the width of its
+  // feed-forward; left out: a text model. With it the last four ids of the vocabulary are vision_start,
+  // vision_end, image and video.
+  std::int64_t vision_depth = 0, vision_heads = 0, vision_head_dim = 0, vision_ffn = 0;
+  std::int64_t grid = 4;  // rows, and columns, of its position table
+
   bool is_moe() const { return experts > 0; }
+  bool has_vision() const { return vision_depth > 0; }
   bool operator==(const ModelShape&) const = default;
 
   // "shape:layers=gag:heads=4/2": the fields that are not the default. parse(text()) is the same shape.

@@ -69,7 +69,7 @@ TEST_CASE("what is wrong with a shape is named by its field") {
   CHECK(refusal("shape:hidden=").rfind("hidden: ", 0) == 0);
   CHECK(refusal("shape:hidden=99999999999999999999").rfind("hidden: ", 0) == 0);
   CHECK(refusal("shape:hidden=4:hidden=5") == "hidden: is given twice");
-  CHECK(refusal("shape:width=4").rfind("width: unknown field; known are layers, period, tied, hidden", 0) ==
+  CHECK(refusal("shape:width=4").rfind("width: unknown field; known are layers, period, tied, mtp, hidden", 0) ==
         0);
   CHECK(refusal("shape:layers=gxa").rfind("layers: ", 0) == 0);
   CHECK(refusal("shape:layers=").rfind("layers: ", 0) == 0);
@@ -109,6 +109,56 @@ TEST_CASE("labels are left out by percentage and by document") {
   CHECK((half > 70 && half < 130));
   CHECK(BatchShape::parse("tokens:9:seed=1").batch(23).token_ids !=
         BatchShape::parse("tokens:9:seed=2").batch(23).token_ids);
+}
+
+TEST_CASE("images stand where the text says and take the tokens that it counts") {
+  const std::string text = "tokens:9i2x4+3/14v2x2x2i4x4u:seed=2";
+  const BatchShape s = BatchShape::parse(text);
+  CHECK(s.text() == text);
+  REQUIRE(s.micro_batches[0][0][0].images.size() == 1);
+  CHECK(s.micro_batches[0][0][0].images[0] == ImageShape{{1, 2, 4}, false});
+  CHECK(s.micro_batches[0][1][0].images[0] == ImageShape{{2, 2, 2}, true});
+  CHECK(s.micro_batches[0][1][0].unlabelled);
+  // 2 merged patches between start and end; two frames of 3 tokens with a token between them, and an image
+  // of 6.
+  CHECK(s.micro_batches[0][0][0].image_tokens() == 4);
+  CHECK(s.micro_batches[0][1][0].image_tokens() == 7 + 6);
+
+  ModelConfig c;
+  c.vocab_size = 23, c.hidden_size = 8;
+  c.vision.depth = 1, c.vision.hidden_size = 4, c.vision.num_heads = 1;
+  c.vision_start_token_id = 19, c.vision_end_token_id = 20, c.image_token_id = 21, c.video_token_id = 22;
+  c.vision.in_channels = 1, c.vision.patch_size = 2, c.vision.temporal_patch_size = 2;
+  c.vision.spatial_merge_size = 2, c.vision.out_hidden_size = 8, c.vision.num_position_embeddings = 4;
+  const Batch b = s.batch(c);
+  const auto id = [&](std::int64_t t) { return b.token_ids[static_cast<std::size_t>(t)]; };
+  // Five tokens of text: two before the image, three behind.
+  CHECK((id(2) == 19 && id(3) == 21 && id(4) == 21 && id(5) == 20));
+  for (const std::int64_t t : {0, 1, 6, 7, 8}) CHECK(id(t) < 19);
+  CHECK(
+      (b.labels[1] == 19 && b.labels[2] == kIgnoreLabel && b.labels[4] == 20 && b.labels[8] == kIgnoreLabel));
+  // One token of text: behind everything.
+  CHECK((id(12) == 19 && id(13) == 22 && id(14) == 20 && id(15) < 19 && id(16) == 19 && id(18) == 20));
+  CHECK((id(19) == 19 && id(20) == 21 && id(23) == 21 && id(24) == 20 && id(25) < 19));
+  CHECK(b.images.grids == std::vector<Grid>{{1, 2, 4}, {1, 4, 4}});
+  CHECK(b.videos.grids == std::vector<Grid>{{2, 2, 2}});
+  CHECK(b.images.pixels.size() == (8 + 16) * 8);
+  // A text model reads text there.
+  const Batch plain = s.batch(19);
+  CHECK((plain.tokens() == 26 && plain.images.empty() && plain.videos.empty()));
+  c.vision.spatial_merge_size = 1;
+  CHECK_THROWS_AS(s.batch(c), InputError);
+}
+
+TEST_CASE("what is wrong with an image's text is named by its document") {
+  const auto refusal = refusal_of<BatchShape>;
+  CHECK(refusal("tokens:4+3i2x2i2x2") == "row 0, document 1: its images take 6 tokens of 3");
+  CHECK(refusal("tokens:9i3x2") == "row 0, document 0: 'i3x2': rows and columns must be multiples of 2");
+  CHECK(refusal("tokens:9i2x2x2") ==
+        "row 0, document 0: 'i2x2x2' is no image; one looks like i4x2 or v2x4x2");
+  CHECK(refusal("tokens:9v2x2") == "row 0, document 0: 'v2x2' is no image; one looks like i4x2 or v2x4x2");
+  CHECK(refusal("tokens:9i2x").find("row 0, document 0: must be a whole number from 1") == 0);
+  CHECK(refusal("tokens:i2x2").find("row 0, document 0: must be a whole number from 1") == 0);
 }
 
 TEST_CASE("what is wrong with a batch text is named by its place or field") {
