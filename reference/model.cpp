@@ -114,6 +114,16 @@ const at::Tensor& head_of(const ModelConfig& c, const TensorMap& w) {
   return w.at(c.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
 }
 
+// The layer of multi-token prediction on all but the last of these rows.
+LayerParts mtp_layer(const ModelConfig& c, const TensorMap& w, const Document& document,
+                     const at::Tensor& embeddings, const at::Tensor& hidden) {
+  const MtpInputWeights input = {w.at("mtp.fc.weight"), w.at("mtp.pre_fc_norm_embedding.weight"),
+                                 w.at("mtp.pre_fc_norm_hidden.weight")};
+  const at::Tensor x = mtp_input(embeddings, hidden, input, c.rms_norm_eps);
+  const RotaryTable rope = rope_of(c, w, document.positions.narrow(1, 0, x.size(0)));
+  return decoder_layer(c, w, "mtp.layers.0.", /*full_attention=*/true, rope, x);
+}
+
 }  // namespace
 
 Forward forward_document(const ModelConfig& c, const TensorMap& w, const Document& document,
@@ -151,12 +161,16 @@ Forward forward_document(const ModelConfig& c, const TensorMap& w, const Documen
 
 at::Tensor forward_mtp(const ModelConfig& c, const TensorMap& w, const Document& document,
                        const Forward& forward) {
-  const MtpInputWeights input = {w.at("mtp.fc.weight"), w.at("mtp.pre_fc_norm_embedding.weight"),
-                                 w.at("mtp.pre_fc_norm_hidden.weight")};
-  const at::Tensor x = mtp_input(forward.embeddings, forward.hidden, input, c.rms_norm_eps);
-  const RotaryTable rope = rope_of(c, w, document.positions.narrow(1, 0, x.size(0)));
-  const at::Tensor y = decoder_layer(c, w, "mtp.layers.0.", /*full_attention=*/true, rope, x).out;
+  const at::Tensor y = mtp_layer(c, w, document, forward.embeddings, forward.hidden).out;
   return output_head(rms_norm(y, w.at("mtp.norm.weight"), c.rms_norm_eps), head_of(c, w));
+}
+
+at::Tensor mtp_routes(const ModelConfig& c, const TensorMap& w, const Document& document,
+                      const Forward& forward) {
+  const at::Tensor none = at::zeros_like(forward.hidden.narrow(0, 0, 1));
+  const LayerParts parts =
+      mtp_layer(c, w, document, at::cat({forward.embeddings, none}), at::cat({forward.hidden, none}));
+  return route(parts.between, w.at("mtp.layers.0.mlp.gate.weight"), c.num_experts_per_tok).experts;
 }
 
 void check_weights(const ModelConfig& config, const TensorMap& weights) {

@@ -40,6 +40,11 @@ Forward forward_document(const ModelConfig& config, const TensorMap& weights, co
 at::Tensor forward_mtp(const ModelConfig& config, const TensorMap& weights, const Document& document,
                        const Forward& forward);
 
+// The experts [T, k] that the same layer's router chooses for every token. The last one, which predicts
+// nothing and is read by none, sees a zero in the place of a next token's embedding.
+at::Tensor mtp_routes(const ModelConfig& config, const TensorMap& weights, const Document& document,
+                      const Forward& forward);
+
 // Throws InputError naming the first weight that is missing, unexpected or of a wrong shape or dtype; all
 // must be float64 or all float32.
 void check_weights(const ModelConfig& config, const TensorMap& weights);

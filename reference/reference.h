@@ -24,7 +24,8 @@ struct RunOptions {
   // "trace/step<k>/activations/<name>": what explains a difference.
   bool trace = false;
   // Also "routes/pass<k>/layers.<i>" [N, k] int64 of a mixture of experts: the experts of every token in the
-  // forward pass of step k (1 where there are no steps), in slot order.
+  // forward pass of step k (1 where there are no steps), in slot order; with the term mtp also of
+  // "mtp.layers.0".
   bool routes = false;
 };
 

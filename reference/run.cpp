@@ -132,6 +132,8 @@ Pass run_batch(const ModelConfig& config, const TensorMap& weights, const Batch&
       if (of_mtp && tokens.size() > 1)
         loss = loss + token_terms.of_mtp(forward_mtp(config, leaves, document, forward), document_labels,
                                          pass.terms);
+      if (of_mtp && routes && config.is_moe())
+        document_routes["mtp.layers.0"] = mtp_routes(config, leaves, document, forward);
       logits.push_back(forward.logits.detach());
       logprobs.push_back(document_logprobs.detach());
       for (const auto& [name, value] : document_activations) noted[name].push_back(value);

@@ -155,6 +155,27 @@ TEST_CASE("what goes to the experts is what the routes say, for whole and for cu
   }
 }
 
+TEST_CASE("what goes to the experts of multi-token prediction is what its routes say") {
+  run::CaseOptions o;
+  o.model = {"tiny-vl-moe"}, o.batch = {"packed-odd", "rows"},
+  o.mesh = {"uly2.ep2",  "tp2.ep2",       "fsdp3.ep3",     "fsdp2.tp2.ep2.etp2",
+            "ring2.ep2", "ring2.tp2.ep4", "pp2.fsdp2.ep2", "pp2.tp2.ep2"};
+  o.sp = o.layout = o.pad = o.recompute = {"all"};
+  o.loss = {"token_mean+0.1*mtp"};
+  const auto chosen = run::cover(run::expand(o, [](const std::string& model, const std::string&) {
+                                   return scenarios::load_model(model);
+                                 }).cases);
+  REQUIRE(chosen.size() > 10);
+  int steps = 0;
+  for (const auto& spec : chosen) {
+    Setup setup = short_setup(spec.model, spec.batch, spec.mesh.text());
+    setup.flags = spec.flags;
+    setup.run.loss = spec.loss, setup.run.steps = steps++ % 4 == 3 ? 2 : 0;
+    INFO(spec.line());
+    CHECK(difference(setup) == "");
+  }
+}
+
 TEST_CASE("what goes from stage to stage is the residual stream, under every schedule") {
   run::CaseOptions o;
   o.model = {"tiny-dense", "tiny-moe"}, o.batch = {"rows", "boundaries"},

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "harness/layout/padded_rows.h"
+#include "harness/types/loss_sum.h"
 
 namespace meshparity::cli {
 
@@ -16,12 +17,13 @@ layout::ExpertRoutes reference_routes(const ModelConfig& config, const reference
   layout::ExpertRoutes routes;
   for (int pass = 1; pass <= std::max(1, steps); ++pass) {
     auto& layers = routes.emplace_back();
-    for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
-      const at::Tensor experts =
-          results.at("routes/pass" + std::to_string(pass) + "/layers." + std::to_string(i)).contiguous();
+    const auto add = [&](const std::string& layer) {
+      const at::Tensor experts = results.at("routes/pass" + std::to_string(pass) + "/" + layer).contiguous();
       const auto* data = experts.const_data_ptr<std::int64_t>();
       layers.emplace_back(data, data + experts.numel());
-    }
+    };
+    for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) add("layers." + std::to_string(i));
+    if (parse_loss(loss).has("mtp")) add("mtp.layers.0");
   }
   return routes;
 }

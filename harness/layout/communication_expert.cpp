@@ -16,7 +16,9 @@ void require_routes(const LayoutMap& map, const ExpertRoutes* routes, int passes
   if (!routes) throw InputError(mesh + "what goes to the experts depends on the routes, and none are given");
   bool fits = static_cast<int>(routes->size()) == passes;
   for (const auto& layers : *routes) {
-    fits = fits && static_cast<std::int64_t>(layers.size()) == c.num_hidden_layers;
+    const auto further = static_cast<std::int64_t>(layers.size()) - c.num_hidden_layers;
+    fits = fits && (further == 0 || further == c.mtp_num_hidden_layers) &&
+           layers.size() == routes->front().size();
     for (const auto& experts : layers)
       fits = fits && static_cast<std::int64_t>(experts.size()) == tokens * c.num_experts_per_tok;
   }
@@ -31,15 +33,15 @@ ExpertTraffic::ExpertTraffic(const LayoutMap& map, const ExpertRoutes* routes, i
     : map_(map), passes_(passes), even_(even) {
   if (map.mesh().ep == 1 || even) return;
   require_routes(map, routes, passes, padded_batch(map.batch(), map.mesh(), map.flags().pad).tokens());
-  rows_.resize(static_cast<std::size_t>(passes * map.config().num_hidden_layers *
-                                        map.batch().micro_batches() * map.world()));
+  layers_ = static_cast<std::int64_t>(routes->front().size());
+  rows_.resize(static_cast<std::size_t>(passes * layers_ * map.batch().micro_batches() * map.world()));
   count(*routes);
 }
 
 ExpertTraffic::Rows& ExpertTraffic::rows(int pass, std::int64_t layer, std::int64_t micro_batch, int rank) {
-  const std::int64_t layers = map_.config().num_hidden_layers, micro_batches = map_.batch().micro_batches();
+  const std::int64_t micro_batches = map_.batch().micro_batches();
   return rows_[static_cast<std::size_t>(
-      ((pass * layers + layer) * micro_batches + micro_batch) * map_.world() + rank)];
+      ((pass * layers_ + layer) * micro_batches + micro_batch) * map_.world() + rank)];
 }
 
 std::vector<std::int64_t> ExpertTraffic::routed_tokens(int rank, std::int64_t micro_batch) const {
@@ -79,7 +81,7 @@ void ExpertTraffic::count(const ExpertRoutes& routes) {
     for (std::int64_t m = 0; m < map_.batch().micro_batches(); ++m) {
       const std::vector<std::int64_t> tokens = routed_tokens(rank, m);
       for (int pass = 0; pass < passes_; ++pass)
-        for (std::int64_t layer = 0; layer < map_.config().num_hidden_layers; ++layer)
+        for (std::int64_t layer = 0; layer < layers_; ++layer)
           for (const std::int64_t token : tokens)
             for (std::int64_t slot = 0; slot < k; ++slot) {
               const std::int64_t expert = routes[pass][layer][token * k + slot];
@@ -104,7 +106,7 @@ void ExpertTraffic::block(const RankSends& passes, const RankSends& once, const 
                           std::int64_t tokens) const {
   const Mesh& mesh = map_.mesh();
   const std::string at = site + ".mlp", experts = at + ".experts";
-  if (mesh.ep > 1 && !even_ && layer >= map_.config().num_hidden_layers)
+  if (mesh.ep > 1 && !even_ && layer >= layers_)
     throw InputError("mesh " + mesh.text() +
                      ": what goes to the experts of multi-token prediction depends on " +
                      "its routes, and none are given");

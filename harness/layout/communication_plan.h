@@ -24,7 +24,8 @@ struct SiteTraffic {
   std::vector<std::int64_t> elements;  // [world] that leave each rank in all calls together
 };
 
-// The experts that every token chooses, [pass over the batch][layer][token * k + slot]. Tokens are those of
+// The experts that every token chooses, [pass over the batch][layer][token * k + slot]; behind the model's
+// layers that of multi-token prediction, where the loss has its term. Tokens are those of
 // the padded batch (padded_rows.h): what is padding goes to experts like everything else.
 using ExpertRoutes = std::vector<std::vector<std::vector<std::int64_t>>>;
 

@@ -126,8 +126,8 @@ class ExpertTraffic {
   ExpertTraffic(const LayoutMap& map, const ExpertRoutes* routes, int passes, bool even);
   // The block of one layer, entered and left as tp needs it; `tokens` of the rank's stream in this
   // micro-batch. `passes`: sends of every pass; `once`: of one, as each pass routes its own way.
-  // `site`: of the layer. `layer`: whose routes its experts have. Throws InputError for a layer beyond the
-  // model's own with ep > 1: nothing knows its routes.
+  // `site`: of the layer. `layer`: whose routes its experts have. Throws InputError with ep > 1 for a layer
+  // whose routes were not given.
   void block(const RankSends& passes, const RankSends& once, const RankPlace& place, const std::string& site,
              std::int64_t layer, std::int64_t micro_batch, std::int64_t tokens) const;
 
@@ -148,7 +148,8 @@ class ExpertTraffic {
   const LayoutMap& map_;
   int passes_;
   bool even_;
-  std::vector<Rows> rows_;  // [pass][layer][micro-batch][rank]; empty with ep = 1
+  std::int64_t layers_ = 0;  // that have routes
+  std::vector<Rows> rows_;   // [pass][layer][micro-batch][rank]; empty with ep = 1
 };
 
 // communication_pipeline.cpp: between stages. Virtual stage v of all holds layers cut(layers, all, v).
