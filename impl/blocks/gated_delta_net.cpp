@@ -32,8 +32,8 @@ at::Tensor mix_by_states(const BlockContext& context, const DeltaNetInputs& in, 
   const at::Tensor u = with_halo(c, group, in.qkv, t.states, site + ".halo");
   const Tensors mixed = f.short_conv(u, in.conv, t.halo_stream, qk_width);
   const Tensors gates = f.delta_gates(in.a, in.b, in.a_log, in.dt_bias);
-  const at::Tensor qk = f.l2norm(mixed[0].index_select(0, t.states.own_after_halo), key_dim);
-  const at::Tensor v = mixed[1].index_select(0, t.states.own_after_halo);
+  const at::Tensor qk = f.l2norm(distinct_rows(mixed[0], t.states.own_after_halo), key_dim);
+  const at::Tensor v = distinct_rows(mixed[1], t.states.own_after_halo);
   if (!t.states.crossing) return f.delta_rule(qk, v, gates[0], gates[1], t.state_stream, key_dim);
   const DeltaInputs all = extend_inputs({qk, v, gates[0], gates[1]}, t.states, key_dim);
   const at::Tensor extended = f.delta_rule(all.qk, all.v, all.g, all.beta, t.extended_stream, key_dim);
@@ -95,10 +95,10 @@ at::Tensor mix_over_context(const BlockContext& context, DeltaNetInputs in, std:
     in.qkv = parts[0].contiguous(), in.b = parts[1].contiguous(), in.a = parts[2].contiguous();
   };
   if (cp.gdn == "gather") {
-    unpack(gather_from(*cp.collectives, *cp.cp, at::cat({in.qkv, in.b, in.a}, 1), t.gather_sizes, 0,
-                       site + ".gather")
-               .index_select(0, t.gather_place));
-    return on_whole_stream(in, qk_width).index_select(0, t.gather_own);
+    unpack(distinct_rows(gather_from(*cp.collectives, *cp.cp, at::cat({in.qkv, in.b, in.a}, 1),
+                                     t.gather_sizes, 0, site + ".gather"),
+                         t.gather_place));
+    return distinct_rows(on_whole_stream(in, qk_width), t.gather_own);
   }
   if (t.to_contiguous)
     unpack(relayout(*cp.collectives, *cp.cp, at::cat({in.qkv, in.b, in.a}, 1), *t.to_contiguous,

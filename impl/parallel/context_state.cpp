@@ -142,31 +142,47 @@ StateTables make_state_tables(const ContextStream& stream, const std::vector<Tok
 at::Tensor with_halo(Collectives& collectives, const Group& group, const at::Tensor& u,
                      const StateTables& tables, const Site& site) {
   const at::Tensor tails =
-      gather_from(collectives, group, u.index_select(0, tables.tail), tables.tail_sizes, 0, site);
-  return at::cat({tails, u}).index_select(0, tables.with_halo);
+      gather_from(collectives, group, distinct_rows(u, tables.tail), tables.tail_sizes, 0, site);
+  return distinct_rows(at::cat({tails, u}), tables.with_halo);
 }
 
 DeltaInputs extend_inputs(const DeltaInputs& own, const StateTables& tables, std::int64_t key_dim) {
   const at::TensorOptions options = own.v.options().requires_grad(false);
   const std::int64_t heads = own.g.size(1), value_dim = own.v.size(1) / heads, n = own.v.size(0);
   const std::int64_t key_heads = own.qk.size(1) / (2 * key_dim), width = key_heads * key_dim;
-  const auto extend = [&](const at::Tensor& rows, const at::Tensor& identity, const at::Tensor& read_out) {
-    return at::cat({rows, identity, read_out}).index_select(0, tables.extended);
-  };
-  const at::Tensor none = at::zeros({key_dim, width}, options);
-  const at::Tensor writes = at::cat({none, unit_rows(key_dim, key_heads, key_dim, 0, 1, options)}, 1);
-  // The rule scales queries by K^(-1/2).
-  const double root = std::sqrt(static_cast<double>(key_dim));
-  const at::Tensor reads = at::cat({unit_rows(key_dim, key_heads, key_dim, 0, root, options), none}, 1);
-  const at::Tensor no_heads = at::zeros({key_dim, heads}, options),
-                   ones = at::ones({key_dim, heads}, options);
-  const at::Tensor wide =
-      at::cat({own.v.view({n, heads, value_dim}), at::zeros({n, heads, key_dim}, options)}, 2)
-          .view({n, heads * (value_dim + key_dim)});
-  return {extend(own.qk, writes, reads),
-          extend(wide, unit_rows(key_dim, heads, value_dim + key_dim, value_dim, 1, options),
-                 at::zeros({key_dim, wide.size(1)}, options)),
-          extend(own.g, no_heads, no_heads), extend(own.beta, ones, no_heads)};
+  Tensors all;
+  {
+    const BelowAutograd guard;
+    const auto extend = [&](const at::Tensor& rows, const at::Tensor& identity, const at::Tensor& read_out) {
+      return at::cat({rows, identity, read_out}).index_select(0, tables.extended);
+    };
+    const at::Tensor none = at::zeros({key_dim, width}, options);
+    const at::Tensor writes = at::cat({none, unit_rows(key_dim, key_heads, key_dim, 0, 1, options)}, 1);
+    // The rule scales queries by K^(-1/2).
+    const double root = std::sqrt(static_cast<double>(key_dim));
+    const at::Tensor reads = at::cat({unit_rows(key_dim, key_heads, key_dim, 0, root, options), none}, 1);
+    const at::Tensor no_heads = at::zeros({key_dim, heads}, options),
+                     ones = at::ones({key_dim, heads}, options);
+    const at::Tensor wide =
+        at::cat({own.v.view({n, heads, value_dim}), at::zeros({n, heads, key_dim}, options)}, 2)
+            .view({n, heads * (value_dim + key_dim)});
+    all = {extend(own.qk, writes, reads),
+           extend(wide, unit_rows(key_dim, heads, value_dim + key_dim, value_dim, 1, options),
+                  at::zeros({key_dim, wide.size(1)}, options)),
+           extend(own.g, no_heads, no_heads), extend(own.beta, ones, no_heads)};
+  }
+  // Every own token stands there once, and nothing else has a gradient.
+  all = attach("extend_inputs", {own.qk, own.v, own.g, own.beta}, std::move(all),
+               [=, place = tables.own_in_extended](const Tensors& grads) {
+                 Tensors back;
+                 for (const at::Tensor& grad : grads) back.push_back(grad.index_select(0, place));
+                 back[1] = back[1]
+                               .view({n, heads, value_dim + key_dim})
+                               .slice(2, 0, value_dim)
+                               .reshape({n, heads * value_dim});
+                 return back;
+               });
+  return {all[0], all[1], all[2], all[3]};
 }
 
 at::Tensor pass_states(Collectives& collectives, const Group& group, const at::Tensor& extended,
@@ -175,19 +191,21 @@ at::Tensor pass_states(Collectives& collectives, const Group& group, const at::T
   const at::TensorOptions options = extended.options().requires_grad(false);
   const std::int64_t wide = extended.size(1) / heads, value_dim = wide - key_dim, rows = tables.rows;
   const int ranks = group.size(), me = group.rank();
-  const at::Tensor own_wide = extended.index_select(0, tables.own_in_extended);
-  const at::Tensor map_source = at::cat({extended, at::zeros({1, extended.size(1)}, options),
-                                         unit_rows(key_dim, heads, wide, value_dim, 1, options)});
-  const at::Tensor map_rows = map_source.index_select(0, tables.map_rows);  // [rows*K, heads*(V+K)]
-
-  const std::int64_t n = own_wide.size(0);
-  at::Tensor maps, entering, o;  // [ranks, rows, heads, K, V+K], [rows, heads, K, V]
+  const std::int64_t total = extended.size(0), n = tables.own_in_extended.size(0);
+  at::Tensor own_wide;           // [n, heads*(V+K)]
+  at::Tensor maps, entering, o;  // [ranks, rows, heads, K, V+K], [rows, heads, K, V], [n, heads*V]
   const auto run_of = [](const at::Tensor& x, const StateTables::Run& run) {  // [heads, tokens, .]
     return x.slice(0, run.begin, run.end).transpose(0, 1);
   };
   {
     const BelowAutograd guard;
-    const at::Tensor own = map_rows.view({rows, key_dim, heads, wide}).transpose(1, 2).contiguous();
+    own_wide = extended.index_select(0, tables.own_in_extended);
+    const at::Tensor own = at::cat({extended, at::zeros({1, extended.size(1)}, options),
+                                    unit_rows(key_dim, heads, wide, value_dim, 1, options)})
+                               .index_select(0, tables.map_rows)
+                               .view({rows, key_dim, heads, wide})
+                               .transpose(1, 2)
+                               .contiguous();
     maps = collectives
                .all_gather(group, own.view({rows, heads * key_dim * wide}),
                            std::vector<std::int64_t>(ranks, rows), 0, site)
@@ -204,9 +222,10 @@ at::Tensor pass_states(Collectives& collectives, const Group& group, const at::T
   Collectives* const c = &collectives;
   const Group* const g = &group;
   const std::vector<StateTables::Run> runs = tables.continued;
-  return attach("pass_states", {own_wide, map_rows}, {o}, [=](const Tensors& grads) {
+  const at::Tensor own_place = tables.own_in_extended, map_place = tables.map_rows;
+  return attach("pass_states", {extended}, {o}, [=](const Tensors& grads) {
     const at::Tensor dout = grads[0].view({n, heads, value_dim});
-    const at::Tensor response = own_wide.detach().view({n, heads, wide}).slice(2, value_dim);
+    const at::Tensor response = own_wide.view({n, heads, wide}).slice(2, value_dim);
     at::Tensor dwide = at::zeros({n, heads, wide}, options), dentering = at::zeros_like(entering);
     dwide.slice(2, 0, value_dim).copy_(dout);
     for (const auto& run : runs) {
@@ -224,8 +243,11 @@ at::Tensor pass_states(Collectives& collectives, const Group& group, const at::T
       leaving = at::matmul(maps[j].slice(3, value_dim).transpose(2, 3), leaving).add_(all[j]);
     const at::Tensor dmaps =
         at::cat({leaving, at::matmul(leaving, entering.transpose(2, 3))}, 3);  // [rows, heads, K, V+K]
-    return Tensors{dwide.view({n, heads * wide}),
-                   dmaps.transpose(1, 2).reshape({rows * key_dim, heads * wide})};
+    // Own and read-out tokens stand there once each; the constants behind them are cut off again.
+    at::Tensor back = at::zeros({total + 1 + key_dim, heads * wide}, options);
+    back.index_copy_(0, map_place, dmaps.transpose(1, 2).reshape({rows * key_dim, heads * wide}));
+    back.index_copy_(0, own_place, dwide.view({n, heads * wide}));
+    return Tensors{back.narrow(0, 0, total)};
   })[0];
 }
 
