@@ -1,6 +1,6 @@
-// meshparity-judge: the verbs that compute no model (compare, drift, golden, export, report, plan, cut). It
-// links no LibTorch, so whoever only judges dumps needs no 1.3 GB wheel; meshparity hands these verbs to it.
-// To add a verb: verb_<name>.{h,cpp}, one line in main.
+// meshparity-judge: the verbs that compute no model (compare, drift, golden, export, report, plan, cut,
+// weights). It links no LibTorch, so whoever only judges dumps needs no 1.3 GB wheel; meshparity hands these
+// verbs to it. To add a verb: verb_<name>.{h,cpp}, one line in main.
 #include <string>
 
 #include "harness/cli/verb_compare.h"
@@ -10,6 +10,7 @@
 #include "harness/cli/verb_golden.h"
 #include "harness/cli/verb_plan.h"
 #include "harness/cli/verb_report.h"
+#include "harness/cli/verb_weights.h"
 #include "harness/cli/verbs.h"
 
 int main(int argc, char** argv) {
@@ -25,5 +26,6 @@ int main(int argc, char** argv) {
   cli::add_report(app, chosen);
   cli::add_plan(app, chosen);
   cli::add_cut(app, chosen);
+  cli::add_weights(app, chosen);
   return cli::run_command_line(app, chosen, argc, argv);
 }

@@ -28,7 +28,8 @@ constexpr Handed kHanded[] = {
     {"export", "Write a golden as a trainer's inputs"},
     {"report", "Render the result of an earlier --json"},
     {"plan", "Memory and communication of every rank of a mesh, without running it"},
-    {"cut", "Write a small checkpoint with the real weights of a big one"}};
+    {"cut", "Write a small checkpoint with the real weights of a big one"},
+    {"weights", "Are two sets of weights the same, and if not, what happened?"}};
 
 int hand_over(char** argv) {
   const fs::path judge = fs::read_symlink("/proc/self/exe").parent_path() / "meshparity-judge";

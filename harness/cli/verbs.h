@@ -1,6 +1,6 @@
 // The subcommands that need LibTorch, one file each (verb_<name>.cpp); compare, drift, golden, export,
-// report, plan and cut stand in meshparity-judge. Each adds itself to the command line and returns its exit
-// code when it was chosen.
+// report, plan, cut and weights stand in meshparity-judge. Each adds itself to the command line and returns
+// its exit code when it was chosen.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -56,6 +56,7 @@ const std::vector<Row>& rows() {
       {"harness/tolerance", {"harness"}, {"harness/cli", "harness/run"}, {"Eigen"}},
       {"harness/diagnose", {"harness"}, {"harness/cli", "harness/run"}, {"Eigen"}},
       {"harness/drift", {"harness"}, {"harness/cli", "harness/run"}, {"Eigen"}},
+      {"harness/weights", {"harness"}, {"harness/cli", "harness/run"}, {}},
       {"harness/run", {"harness"}, {"harness/cli"}, {"nlohmann-json", "fmt"}},
       {"harness/cli", {"harness", "reference", "impl", "scenarios", "golden", "reports"}, {}, {"*"}},
       {"reference", {"reference", "harness/types"}, {}, {"LibTorch", "Eigen"}},
