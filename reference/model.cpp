@@ -166,10 +166,10 @@ at::Tensor forward_mtp(const ModelConfig& c, const TensorMap& w, const Document&
 }
 
 at::Tensor mtp_routes(const ModelConfig& c, const TensorMap& w, const Document& document,
-                      const Forward& forward) {
+                      const Forward& forward, const at::Tensor& has_next) {
   const at::Tensor none = at::zeros_like(forward.hidden.narrow(0, 0, 1));
-  const LayerParts parts =
-      mtp_layer(c, w, document, at::cat({forward.embeddings, none}), at::cat({forward.hidden, none}));
+  const at::Tensor next = at::cat({forward.embeddings.slice(0, 1), none}) * has_next.unsqueeze(1);
+  const LayerParts parts = mtp_layer(c, w, document, at::cat({none, next}), at::cat({forward.hidden, none}));
   return route(parts.between, w.at("mtp.layers.0.mlp.gate.weight"), c.num_experts_per_tok).experts;
 }
 

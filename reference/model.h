@@ -40,10 +40,10 @@ Forward forward_document(const ModelConfig& config, const TensorMap& weights, co
 at::Tensor forward_mtp(const ModelConfig& config, const TensorMap& weights, const Document& document,
                        const Forward& forward);
 
-// The experts [T, k] that the same layer's router chooses for every token. The last one, which predicts
-// nothing and is read by none, sees a zero in the place of a next token's embedding.
+// The experts [T, k] that the same layer's router chooses for every token. `has_next`: [T], 1 or 0; a token
+// without, as the last one is, sees a zero in the place of the next one's embedding. It predicts nothing.
 at::Tensor mtp_routes(const ModelConfig& config, const TensorMap& weights, const Document& document,
-                      const Forward& forward);
+                      const Forward& forward, const at::Tensor& has_next);
 
 // Throws InputError naming the first weight that is missing, unexpected or of a wrong shape or dtype; all
 // must be float64 or all float32.

@@ -27,6 +27,9 @@ struct RunOptions {
   // forward pass of step k (1 where there are no steps), in slot order; with the term mtp also of
   // "mtp.layers.0".
   bool routes = false;
+  // [N] tokens that are padding, or empty. Such a token stands at its index in the document, and for the
+  // routes of multi-token prediction it has no next one and is none.
+  std::vector<bool> padding = {};
 };
 
 // Runs forward (and backward, and `steps` optimizer steps over all micro-batches) in the dtype of the

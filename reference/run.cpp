@@ -99,8 +99,26 @@ std::vector<Range> document_groups(const Batch& batch, bool by_micro_batch) {
   return groups;
 }
 
+// Padding stands at its index in the document, whatever images stand before it. positions [3, T].
+at::Tensor with_padding(const at::Tensor& positions, const std::vector<bool>& padding, Range tokens) {
+  if (padding.empty()) return positions;
+  at::Tensor padded = positions.clone();
+  for (std::int64_t t = tokens.begin; t < tokens.end; ++t)
+    if (padding[t]) padded.select(1, t - tokens.begin).fill_(t - tokens.begin);
+  return padded;
+}
+
+// [T] 1 where the next token of the document is one and neither is padding.
+at::Tensor has_next(const std::vector<bool>& padding, Range tokens) {
+  std::vector<double> next;
+  for (std::int64_t t = tokens.begin; t < tokens.end; ++t)
+    next.push_back(t + 1 < tokens.end && (padding.empty() || (!padding[t] && !padding[t + 1])) ? 1 : 0);
+  return at::tensor(next, at::kDouble);
+}
+
 Pass run_batch(const ModelConfig& config, const TensorMap& weights, const Batch& batch,
-               const TokenTerms& token_terms, bool gradients, bool activations, bool routes) {
+               const TokenTerms& token_terms, bool gradients, bool activations, const RunOptions& asked) {
+  const bool routes = asked.routes;
   const at::AutoGradMode record(gradients);
   TensorMap leaves;
   for (const auto& [name, weight] : weights) leaves[name] = weight.detach().requires_grad_(gradients);
@@ -119,7 +137,8 @@ Pass run_batch(const ModelConfig& config, const TensorMap& weights, const Batch&
     for (std::int64_t d = group.begin; d < group.end; ++d) {
       const Range tokens = batch.document(d);
       if (tokens.size() == 0) continue;
-      const Document document = document_of(config, batch, d, options);
+      Document document = document_of(config, batch, d, options);
+      document.positions = with_padding(document.positions, asked.padding, tokens);
       const at::Tensor document_labels = labels.narrow(0, tokens.begin, tokens.size());
       Activations document_activations;
       TensorMap document_routes;
@@ -133,7 +152,8 @@ Pass run_batch(const ModelConfig& config, const TensorMap& weights, const Batch&
         loss = loss + token_terms.of_mtp(forward_mtp(config, leaves, document, forward), document_labels,
                                          pass.terms);
       if (of_mtp && routes && config.is_moe())
-        document_routes["mtp.layers.0"] = mtp_routes(config, leaves, document, forward);
+        document_routes["mtp.layers.0"] = mtp_routes(config, leaves, document, forward,
+                                                     has_next(asked.padding, tokens).to(options.dtype()));
       logits.push_back(forward.logits.detach());
       logprobs.push_back(document_logprobs.detach());
       for (const auto& [name, value] : document_activations) noted[name].push_back(value);
@@ -169,7 +189,7 @@ TensorMap run(const ModelConfig& config, const TensorMap& weights, const Batch& 
   const TokenTerms token_terms(loss, batch, train);
 
   const bool gradients = options.gradients || options.steps > 0;
-  Pass pass = run_batch(config, weights, batch, token_terms, gradients, options.activations, options.routes);
+  Pass pass = run_batch(config, weights, batch, token_terms, gradients, options.activations, options);
 
   TensorMap results;
   const auto keep_routes = [&results, &pass](int step) {
@@ -200,8 +220,7 @@ TensorMap run(const ModelConfig& config, const TensorMap& weights, const Batch& 
   TensorMap current = weights;
   for (int step = 1; step <= options.steps; ++step) {
     if (step > 1) {
-      pass =
-          run_batch(config, current, batch, token_terms, /*gradients=*/true, options.trace, options.routes);
+      pass = run_batch(config, current, batch, token_terms, /*gradients=*/true, options.trace, options);
       keep_routes(step);
       const std::string trace = "trace/step" + std::to_string(step) + "/";
       for (const auto& [name, value] : pass.activations) results[trace + "activations/" + name] = value;

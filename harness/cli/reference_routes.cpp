@@ -12,8 +12,8 @@ layout::ExpertRoutes reference_routes(const ModelConfig& config, const reference
                                       const Flags& flags, const std::string& loss, int steps) {
   reference::RunOptions options;
   options.loss = loss, options.steps = steps, options.gradients = false, options.routes = true;
-  const auto results =
-      reference::run(config, weights, layout::padded_batch(batch, mesh, flags.pad), train, options);
+  const Batch padded = layout::padded_batch(batch, mesh, flags.pad, &options.padding);
+  const auto results = reference::run(config, weights, padded, train, options);
   layout::ExpertRoutes routes;
   for (int pass = 1; pass <= std::max(1, steps); ++pass) {
     auto& layers = routes.emplace_back();

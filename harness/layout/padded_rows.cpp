@@ -42,7 +42,7 @@ std::vector<PaddedRow> padded_rows(const Batch& batch, const Mesh& mesh, const s
   return held;
 }
 
-Batch padded_batch(const Batch& batch, const Mesh& mesh, const std::string& pad) {
+Batch padded_batch(const Batch& batch, const Mesh& mesh, const std::string& pad, std::vector<bool>* padding) {
   Mesh one_data_rank = mesh;
   one_data_rank.dp = one_data_rank.fsdp = 1;
   Batch out;
@@ -56,6 +56,7 @@ Batch padded_batch(const Batch& batch, const Mesh& mesh, const std::string& pad)
       for (const Range& document : row.documents) {
         for (std::int64_t i = document.begin; i < document.end; ++i) {
           const std::int64_t token = row.tokens[static_cast<std::size_t>(i)];
+          if (padding) padding->push_back(token < 0);
           out.token_ids.push_back(token < 0 ? 0 : batch.token_ids[token]);
           out.labels.push_back(token < 0 ? kIgnoreLabel : batch.labels[token]);
           for (std::int64_t axis = 0; axis < 3; ++axis)

@@ -25,7 +25,9 @@ std::vector<PaddedRow> padded_rows(const Batch& batch, const Mesh& mesh, const s
                                    std::int64_t micro_batch, int data_rank);
 
 // The batch with its padding written out: rows in their order; padding has id 0 and no label, and is a
-// document of its own to the left or right of a row, the tail of its document else.
-Batch padded_batch(const Batch& batch, const Mesh& mesh, const std::string& pad);
+// document of its own to the left or right of a row, the tail of its document else. `padding`, where asked
+// for: [N] which tokens it is.
+Batch padded_batch(const Batch& batch, const Mesh& mesh, const std::string& pad,
+                   std::vector<bool>* padding = nullptr);
 
 }  // namespace meshparity::layout
