@@ -139,6 +139,10 @@ std::string refusal(const Mesh& m, const Flags& f, const ModelConfig& c) {
   if (!divides(t, c.num_key_value_heads) && !divides(c.num_key_value_heads, t))
     return no("tp*uly must divide " + value("num_key_value_heads", c.num_key_value_heads) +
               " or be a multiple of it");
+  // Else a tp rank's query heads read parts of two key-value heads (docs/decisions/0007).
+  if (!divides(m.tp, c.num_key_value_heads) && !divides(c.num_key_value_heads, m.tp))
+    return no("tp must divide " + value("num_key_value_heads", c.num_key_value_heads) +
+              " or be a multiple of it");
   if (!divides(m.tp, c.linear_num_key_heads))
     return no("tp must divide " + value("linear_num_key_heads", c.linear_num_key_heads));
   const auto heads = [&](const std::string& gdn, const std::string& product) {

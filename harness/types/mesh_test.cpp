@@ -103,6 +103,21 @@ TEST_CASE("a refusal names the mesh and the field") {
   CHECK(refusal(Mesh::parse("tp4"), {}, tiny_dense()).empty());
 }
 
+TEST_CASE("tp that splits the query heads of a key-value head is refused") {
+  ModelConfig c = tiny_moe();
+  c.num_attention_heads = 12, c.num_key_value_heads = 2;
+  CHECK(refusal(Mesh::parse("uly2.tp3"), {}, c) ==
+        "uly2.tp3: tp must divide num_key_value_heads=2 or be a multiple of it");
+  CHECK(refusal(Mesh::parse("uly3.tp2"), {}, c).empty());
+  CHECK(refusal(Mesh::parse("tp6"), {}, c).empty());
+  c.num_key_value_heads = 6;
+  CHECK(refusal(Mesh::parse("uly2.tp3"), {}, c).empty());
+  c.num_key_value_heads = 4;
+  for (const char* mesh : {"uly4.tp3", "uly2.tp6"})
+    CHECK(refusal(Mesh::parse(mesh), {}, c).find("tp must divide num_key_value_heads=4") !=
+          std::string::npos);
+}
+
 TEST_CASE("cut loses no element for any length and width") {
   for (std::int64_t n : {0, 1, 2, 5, 7, 64})
     for (std::int64_t w : {1, 2, 3, 5, 8}) {
