@@ -210,7 +210,7 @@ TEST_CASE("lists of records: slime's rollout dump and a JSON array") {
   }
 }
 
-TEST_CASE("one stream by document offsets; a length that fits nothing is said, not judged") {
+TEST_CASE("one stream is cut by document offsets, and a length that fits nothing is said and not judged") {
   const TemporaryFolder folder;
   spill(folder.file("d.json"), R"({"token_ids": [1, 2, 3, 4, 5], "train_logprobs": [-1, -2, -3, -4, -5],
     "rollout_logprobs": [-1, -2, -3, -4, -5], "document_offsets": [0, 2, 5], "row_offsets": [0, 1, 2]})");
