@@ -69,8 +69,8 @@ TEST_CASE("what is wrong with a shape is named by its field") {
   CHECK(refusal("shape:hidden=").rfind("hidden: ", 0) == 0);
   CHECK(refusal("shape:hidden=99999999999999999999").rfind("hidden: ", 0) == 0);
   CHECK(refusal("shape:hidden=4:hidden=5") == "hidden: is given twice");
-  CHECK(refusal("shape:width=4").rfind("width: unknown field; known are layers, period, tied, mtp, hidden", 0) ==
-        0);
+  CHECK(refusal("shape:width=4")
+            .rfind("width: unknown field; known are layers, period, tied, mtp, hidden", 0) == 0);
   CHECK(refusal("shape:layers=gxa").rfind("layers: ", 0) == 0);
   CHECK(refusal("shape:layers=").rfind("layers: ", 0) == 0);
   CHECK(refusal("shape:layers=0").rfind("layers: ", 0) == 0);
