@@ -8,6 +8,7 @@
 
 #include "golden/checkpoint_files.h"
 #include "golden/safetensors.h"
+#include "golden/store.h"
 #include "harness/types/atomic_file.h"
 #include "harness/types/error.h"
 
@@ -179,18 +180,7 @@ void save_checkpoint(const std::string& directory, const std::string& config_jso
 
 void export_batch(const std::string& directory, const Batch& batch) {
   make_directory(directory);
-  const auto vector = [](const std::vector<std::int64_t>& values) {
-    return HostTensor::from_int64({static_cast<std::int64_t>(values.size())}, values);
-  };
-  std::map<std::string, HostTensor> tensors;
-  tensors["token_ids"] = vector(batch.token_ids);
-  tensors["labels"] = vector(batch.labels);
-  tensors["document_offsets"] = vector(batch.document_offsets);
-  tensors["row_offsets"] = vector(batch.row_offsets);
-  tensors["micro_batch_offsets"] = vector(batch.micro_batch_offsets);
-  if (!batch.position_ids.empty())
-    tensors["position_ids"] = HostTensor::from_int64({3, batch.tokens()}, batch.position_ids);
-  write_safetensors((fs::path(directory) / "batch.safetensors").string(), tensors);
+  write_safetensors((fs::path(directory) / "batch.safetensors").string(), inputs_of(batch));
 }
 
 }  // namespace meshparity::golden

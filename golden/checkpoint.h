@@ -24,8 +24,10 @@ std::map<std::string, HostTensor> load_checkpoint(const std::string& directory, 
 void save_checkpoint(const std::string& directory, const std::string& config_json,
                      const std::map<std::string, HostTensor>& weights);
 
-// Writes batch.safetensors: token_ids [N], labels [N], document_offsets [D+1], row_offsets [R+1],
-// micro_batch_offsets [M+1], position_ids [3,N] where the batch has them; all int64.
+// Writes batch.safetensors, the inputs that a golden holds by their names below /inputs: token_ids [N],
+// labels [N], document_offsets [D+1], row_offsets [R+1], micro_batch_offsets [M+1]; where the batch has them
+// position_ids [3,N], pixel_values [patches, width] with image_grid_thw [images, 3], the same of videos,
+// advantages [N] and old_logprobs [N].
 void export_batch(const std::string& directory, const Batch& batch);
 
 }  // namespace meshparity::golden

@@ -1,6 +1,7 @@
 #include "golden/store.h"
 
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -120,6 +121,36 @@ Batch batch_of(const Store& store) {
   const std::int64_t vocab = vocab_of(store);
   batch.validate(store.file, vocab > 0 ? vocab : std::numeric_limits<std::int64_t>::max());
   return batch;
+}
+
+std::map<std::string, HostTensor> inputs_of(const Batch& batch) {
+  std::map<std::string, HostTensor> inputs;
+  const auto put = [&](const char* name, Shape shape, const auto& values, DType dtype) {
+    if (values.empty()) return;
+    HostTensor tensor = HostTensor::zeros(dtype, std::move(shape));
+    std::memcpy(tensor.bytes.data(), values.data(), tensor.bytes.size());
+    inputs.emplace(name, std::move(tensor));
+  };
+  const auto integers = [&](const char* name, const std::vector<std::int64_t>& values) {
+    put(name, {static_cast<std::int64_t>(values.size())}, values, DType::int64);
+  };
+  integers("token_ids", batch.token_ids), integers("labels", batch.labels);
+  integers("document_offsets", batch.document_offsets), integers("row_offsets", batch.row_offsets);
+  integers("micro_batch_offsets", batch.micro_batch_offsets);
+  put("position_ids", {3, batch.tokens()}, batch.position_ids, DType::int64);
+  put("advantages", {batch.tokens()}, batch.advantages, DType::float64);
+  put("old_logprobs", {batch.tokens()}, batch.old_logprobs, DType::float64);
+  const auto vision = [&](const char* pixels, const char* grids, const VisionInput& input) {
+    if (input.empty()) return;
+    const auto values = static_cast<std::int64_t>(input.pixels.size());
+    put(pixels, {input.patches(), values / input.patches()}, input.pixels, DType::float64);
+    std::vector<std::int64_t> sizes;
+    for (const Grid& grid : input.grids) sizes.insert(sizes.end(), grid.begin(), grid.end());
+    put(grids, {static_cast<std::int64_t>(input.grids.size()), 3}, sizes, DType::int64);
+  };
+  vision("pixel_values", "image_grid_thw", batch.images);
+  vision("pixel_values_videos", "video_grid_thw", batch.videos);
+  return inputs;
 }
 
 TrainSpec train_of(const Store& store) {

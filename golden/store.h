@@ -30,7 +30,10 @@ Store read(const std::string& path, Kind kind);
 // Writes with hashes and content_sha256: core driver in memory, then temporary file, fsync, rename.
 void write(const std::string& path, const Store& store);
 
-Batch batch_of(const Store& store);      // throws InputError if an input is missing or inconsistent
+Batch batch_of(const Store& store);  // throws InputError if an input is missing or inconsistent
+// What batch_of reads, by name below /inputs: int64; pixels, advantages and logprobs float64. What a batch
+// has not is not there.
+std::map<std::string, HostTensor> inputs_of(const Batch& batch);
 TrainSpec train_of(const Store& store);  // steps = number of expected/step<k>
 std::string sha256_hex(const void* data, std::size_t bytes);
 std::string content_hash(const Store& store);
