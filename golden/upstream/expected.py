@@ -8,28 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from golden.upstream import models
-from golden.upstream.batches import IGNORE, offsets
+from golden.upstream.batches import IGNORE
+from golden.upstream.images import document_images
 from golden.upstream.models import parameters, routers
-
-
-def document_images(model, batch, begin, end):
-    """The images of one document as the library takes them: {} if it has none. Raises ValueError where one crosses its end."""
-    found = {}
-    for kind, values, grids in (("image", "pixel_values", "image_grid_thw"), ("video", "pixel_values_videos", "video_grid_thw")):
-        grid_thw = getattr(batch, grids)
-        if grid_thw is None:
-            continue
-        is_placeholder = batch.token_ids == getattr(model.config, f"{kind}_token_id")
-        patches = offsets(grid_thw.prod(axis=1))
-        placeholders = patches // model.config.vision_config.spatial_merge_size**2
-        edges = [is_placeholder[:begin].sum(), is_placeholder[:end].sum()]
-        first, last = np.searchsorted(placeholders, edges).tolist()
-        if placeholders[[first, last]].tolist() != edges:
-            raise ValueError(f"inputs/{grids}: the placeholders of tokens {begin} to {end} are not those of whole {kind}s")
-        if first < last:
-            found[values] = torch.from_numpy(getattr(batch, values)[patches[first]:patches[last]])
-            found[grids] = torch.from_numpy(grid_thw[first:last])
-    return found
 
 
 def rope_index(model, batch):
@@ -38,7 +19,8 @@ def rope_index(model, batch):
     for begin, end in batch.documents():
         ids = torch.from_numpy(batch.token_ids[None, begin:end])
         kinds = (ids == model.config.image_token_id).int() + 2 * (ids == model.config.video_token_id).int()
-        grids = {name: grid for name, grid in document_images(model, batch, begin, end).items() if name.endswith("_thw")}
+        images = document_images(model.config, vars(batch), begin, end)
+        grids = {name: grid for name, grid in images.items() if name.endswith("_thw")}
         pieces.append(model.model.get_rope_index(ids, kinds, **grids)[0][:, 0].numpy())
     return np.concatenate(pieces, axis=1)
 
@@ -60,7 +42,7 @@ def document_forward(model, batch, begin, end):
         index = torch.arange(end - begin)[None]
         positions = torch.cat([index, document_positions(batch, begin, end)])[:, None]
     logits = model(input_ids=torch.from_numpy(batch.token_ids[None, begin:end]), position_ids=positions, use_cache=False,
-                   **document_images(model, batch, begin, end)).logits[0]
+                   **document_images(model.config, vars(batch), begin, end)).logits[0]
     for hook in hooks:
         hook.remove()
     return seen["embeddings"], seen["hidden"], logits

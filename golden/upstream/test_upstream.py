@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import vision_utils
 
 from golden.upstream import draws, expected, generate, models, store
+from golden.upstream.images import document_images
 from golden.upstream.batches import Batch, IGNORE, next_token_labels, offsets, read_batch, vision_of
 from golden.upstream.lift import MODULES, lift
 
@@ -187,8 +188,10 @@ class Images(unittest.TestCase):
                 embeddings, hidden, logits = expected.document_forward(model, batch, begin, end)
                 ids = torch.from_numpy(batch.token_ids[None, begin:end])
                 kinds = (ids == model.config.image_token_id).int() + 2 * (ids == model.config.video_token_id).int()
-                out = model(input_ids=ids, mm_token_type_ids=kinds, use_cache=False,
-                            **expected.document_images(model, batch, begin, end))
+                images = document_images(model.config, vars(batch), begin, end)
+                if images:
+                    self.assertTrue(torch.equal(images.pop("mm_token_type_ids"), kinds))
+                out = model(input_ids=ids, mm_token_type_ids=kinds, use_cache=False, **images)
                 self.assertTrue(torch.equal(out.logits[0], logits))
                 self.assertTrue(torch.equal(model.lm_head(hidden), logits))
                 text = (kinds == 0)[0]
@@ -309,7 +312,7 @@ class Goldens(unittest.TestCase):
 
 
 class Check(unittest.TestCase):
-    """check.py and lift.py as `meshparity export` copies them; what they compute is judged in test_compare.py."""
+    """check.py, images.py and lift.py as `meshparity export` copies them; what they compute is judged in test_compare.py."""
 
     def export(self, golden, folder):
         content, _ = store.read(golden)
@@ -318,7 +321,7 @@ class Check(unittest.TestCase):
             tensors = {path[len(prefix):]: torch.from_numpy(value) for path, value in content.items()
                        if path.startswith(prefix)}
             save_file(tensors, folder / f"{target}.safetensors", metadata={"format": "pt"})
-        for name in ("check.py", "lift.py"):
+        for name in ("check.py", "images.py", "lift.py"):
             shutil.copy(HERE / name, folder)
         return content
 
