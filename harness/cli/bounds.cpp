@@ -7,7 +7,7 @@ KeyName name_of(const std::string& key) {
   const std::string head = key.substr(0, slash);
   const std::string rest = slash == std::string::npos ? "" : key.substr(slash + 1);
   if (head == "trace") return {"trace", rest, 0};
-  if (head == "grads" || head == "activations") return {head, rest, 0};
+  if (head == "grads" || head == "grads_mtp" || head == "activations") return {head, rest, 0};
   if (head == "loss" || head == "denominators") return {"loss", key, 0};
   if (head.rfind("step", 0) == 0) {
     const std::string name = rest.substr(rest.find('/') + 1);  // "weights/<name>"
@@ -31,6 +31,7 @@ compare::Bound bound_of(const tolerance::Policy& policy, tolerance::Context cont
     limits = tolerance::limits(policy,
                                key.rfind("denominators/", 0) == 0          ? "denominators"
                                : key.rfind("loss/gradient_scale/", 0) == 0 ? "gradient_scale"
+                               : name.check == "grads_mtp"                 ? "grads"
                                                                            : name.check,
                                context, want);
   return {limits.norm, limits.element, limits.row, limits.why, limits.exact_zero_slices};

@@ -51,22 +51,26 @@ std::vector<impl::RankOutput> run_ranks(const CaseSpec& spec, const Scenario& sc
   return run_threads(spec, rank_inputs(spec, scenario));
 }
 
+// Where a dump has what ranks emit; empty where it has it not. Gradients of the term mtp alone have a group
+// of their own, and the norm and the steps that a golden holds are not theirs (docs/decisions/0006).
+std::string dumped_as(const std::string& key, const std::string& loss) {
+  const auto begins = [&](const char* prefix) { return key.rfind(prefix, 0) == 0; };
+  if (begins("activations/") || begins("trace/")) return "";
+  if (loss != "mtp") return key;
+  if (key == "grad_norm" || begins("step")) return "";
+  return begins("grads/") ? "grads_mtp/" + key.substr(6) : key;
+}
+
 void write_dump(const std::string& file, const CaseSpec& spec, const Scenario& scenario,
                 const std::vector<impl::RankOutput>& outputs) {
   golden::Store store;
   store.attributes["generator"] = "meshparity run " + spec.line();
   store.strings["config"] = scenario.config.json;
-  const Batch& batch = scenario.batch;
-  const auto put = [&](const char* name, const std::vector<std::int64_t>& values) {
-    store.tensors["inputs/" + std::string(name)] =
-        HostTensor::from_int64({static_cast<std::int64_t>(values.size())}, values);
-  };
-  put("token_ids", batch.token_ids), put("labels", batch.labels),
-      put("document_offsets", batch.document_offsets);
-  put("row_offsets", batch.row_offsets), put("micro_batch_offsets", batch.micro_batch_offsets);
+  for (auto& [name, tensor] : golden::inputs_of(scenario.batch))
+    store.tensors["inputs/" + name] = std::move(tensor);
   for (auto& [key, tensor] : gather_case(spec, scenario, outputs))
-    if (key.rfind("activations/", 0) != 0 && key.rfind("trace/", 0) != 0)
-      store.tensors["expected/" + key] = std::move(tensor);
+    if (const std::string path = dumped_as(key, spec.loss); !path.empty())
+      store.tensors["expected/" + path] = std::move(tensor);
   golden::write(file, store);
 }
 

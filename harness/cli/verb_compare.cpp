@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <iostream>
+#include <set>
 
 #include "golden/schema.h"
 #include "harness/cli/verb_compare_explain.h"
@@ -37,6 +38,12 @@ std::string line_of(const CompareOptions& o) {
   if (!checks.empty()) line += " --check " + checks;
   if (o.tensor != "*") line += " --tensor " + quoted(o.tensor);
   return line;
+}
+
+std::set<std::string> known_checks() {
+  std::set<std::string> known(kCompareChecks.begin(), kCompareChecks.end());
+  known.insert("all");
+  return known;
 }
 
 CompareRules rules_of(const CompareOptions& o) {
@@ -133,10 +140,9 @@ void add_compare(CLI::App& app, Chosen& chosen) {
   verb->add_option("other,--dump-b", o->other, "another dump to judge it by, instead of --golden");
   verb->add_option("--golden", o->golden, "golden file to judge it by");
   verb->add_option("--check", o->checks,
-                   "comma list of inputs,logits,logprobs,loss,grad_norm,grads,weights,activations")
+                   "comma list of inputs,logits,logprobs,loss,grad_norm,grads,grads_mtp,weights,activations")
       ->delimiter(',')
-      ->check(CLI::IsMember(std::set<std::string>{"all", "inputs", "logits", "logprobs", "loss", "grad_norm",
-                                                  "grads", "weights", "activations"}));
+      ->check(CLI::IsMember(known_checks()));
   verb->add_option("--tensor", o->tensor, "glob over tensor names");
   verb->add_option("--dtype", o->dtype, "dtype it was computed in, where the file stores a wider one");
   verb->add_option("--model", o->model,

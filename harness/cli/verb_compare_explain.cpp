@@ -18,6 +18,13 @@ bool is_failure(const CheckResult& check) {
   return check.state == State::fail || check.state == State::invalid;
 }
 
+bool fails_in_mtp_alone(const std::vector<CheckResult>& results) {
+  return std::all_of(results.begin(), results.end(), [](const CheckResult& r) {
+    return !is_failure(r) || r.check == "grads_mtp" || r.tensor == "loss/mtp" ||
+           r.tensor == "denominators/mtp" || r.tensor == "loss/gradient_scale/mtp";
+  });
+}
+
 // The block's lines stand in a fixed order: bound is the last of them.
 void insert_lines(CheckResult& check, const std::vector<std::string>& lines) {
   const auto at = std::find_if(check.detail.begin(), check.detail.end(),
@@ -37,10 +44,11 @@ std::optional<Batch> batch_in(const golden::Store& store) {
 class DumpEvidence {
  public:
   DumpEvidence(const golden::Store& got, const golden::Store& want, const CompareRules& rules,
-               const Batch& batch, const std::vector<CheckResult>& results)
+               const Batch& batch, const std::vector<CheckResult>& results, bool of_mtp)
       : got_(got),
         want_(want),
         rules_(rules),
+        of_mtp_(of_mtp),
         map_(*rules.config, Mesh{}, Flags{}, batch, scenarios::load_placements(*rules.config)) {
     for (const auto& r : results) verdicts_[{r.check, r.tensor}] = &r;
     context_.config = *rules.config, context_.train = rules.train, context_.tokens = batch.tokens();
@@ -48,6 +56,7 @@ class DumpEvidence {
     if (const auto norm = want.tensors.find("expected/grad_norm"); norm != want.tensors.end())
       context_.grad_norm = norm->second.view().at(0);
     evidence_.map = &map_, evidence_.train = rules.train;
+    if (of_mtp) evidence_.loss = "mtp", context_.grad_norm = 0;  // bounds by each gradient's own size
     for (const auto& [path, tensor] : want.tensors) {
       if (path.rfind("weights/", 0) == 0) add_weight(path, tensor);
       if (path.rfind("expected/", 0) == 0) add(path.substr(9), tensor);
@@ -73,10 +82,20 @@ class DumpEvidence {
     evidence_.tensors.push_back(tensor);
   }
 
-  void add(const std::string& key, const HostTensor& want) {
-    const KeyName name = name_of(key);
+  // The path that a tensor has for a loss of its own: gradients of the term mtp stand beside others in a
+  // file, and are the gradients where that term is the loss. Empty: of another loss.
+  std::string key_of_loss(const std::string& path, const KeyName& name) const {
+    if (name.check == "grads_mtp") return of_mtp_ ? "grads/" + name.tensor : "";
+    const bool of_train = name.check == "grads" || name.check == "grad_norm" || name.check == "weights";
+    return of_mtp_ && of_train ? "" : path;
+  }
+
+  void add(const std::string& path, const HostTensor& want) {
+    const KeyName name = name_of(path);
+    const std::string key = key_of_loss(path, name);
+    if (key.empty()) return;
     const auto verdict = verdicts_.find({name.check, name.tensor});
-    const auto found = got_.tensors.find("expected/" + key);
+    const auto found = got_.tensors.find("expected/" + path);
     if (verdict == verdicts_.end() || verdict->second->state == State::skip) return;
     diagnose::CaseTensor tensor;
     tensor.key = key, tensor.want = want.view(), tensor.wrong = is_failure(*verdict->second);
@@ -101,6 +120,7 @@ class DumpEvidence {
   const golden::Store& got_;
   const golden::Store& want_;
   const CompareRules& rules_;
+  bool of_mtp_;  // what fails is of the term mtp alone
   layout::LayoutMap map_;
   tolerance::Context context_;
   std::map<std::pair<std::string, std::string>, const CheckResult*> verdicts_;
@@ -122,7 +142,7 @@ void explain_dump(const golden::Store& got, const golden::Store& want, const Com
     const diagnose::Cause cause{"computed from other inputs", input->tensor + ": " + input->reason, 0.95};
     lines = {"first   inputs, " + input->tensor, cause_line(cause)};
   } else if (rules.config && batch) {
-    const DumpEvidence dump(got, want, rules, *batch, results);
+    const DumpEvidence dump(got, want, rules, *batch, results, fails_in_mtp_alone(results));
     const diagnose::Diagnosis diagnosis = diagnose::diagnose_case(dump.evidence());
     if (diagnosis.first.empty()) return;
     lines = {diagnose::first_line(diagnosis),

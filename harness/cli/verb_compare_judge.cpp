@@ -43,9 +43,10 @@ class DumpJudge {
           ids != store->tensors.end() && ids->second.dtype == DType::int64 && context_.token_ids.empty())
         context_.token_ids = ids->second.to_int64();
     context_.grad_norm = grad_norm();
+    norm_mtp_ = norm_of("expected/grads_mtp/");
     for (const auto& [path, tensor] : got.tensors) {
       const auto name = known_name(golden::after(path, kExpected));
-      if (!name || (name->check != "grads" && name->check != "weights")) continue;
+      if (!name || !of_parameter(*name)) continue;
       const std::string said = parameter_of(*name), meant = order_.parameter_meant_by(said);
       if (!order_.is_parameter(said) && !meant.empty())
         renamed_.emplace(path.substr(0, path.size() - said.size()) + meant, path);
@@ -64,7 +65,8 @@ class DumpJudge {
     std::sort(keys.begin(), keys.end(),
               [&](const auto& a, const auto& b) { return order_.of(a) < order_.of(b); });
     for (const auto& key : keys) judge_key(key, results);
-    judge_gradient_scale(keys, results);
+    judge_gradient_scale(keys, "grads", rules_.train.loss, results);
+    judge_gradient_scale(keys, "grads_mtp", "mtp", results);
     judge_extras(results);
     return results;
   }
@@ -92,12 +94,27 @@ class DumpJudge {
   double grad_norm() const {
     const auto* stored = expected(want_, "grad_norm");
     if (stored && stored->numel() == 1 && std::isfinite(stored->view().at(0))) return stored->view().at(0);
+    return norm_of("expected/grads/");
+  }
+  // Of everything that the other side holds below a path.
+  double norm_of(const std::string& prefix) const {
     double sum = 0;
     for (const auto& [path, tensor] : want_.tensors)
-      if (path.rfind("expected/grads/", 0) == 0)
+      if (path.rfind(prefix, 0) == 0)
         for (std::int64_t i = 0, n = tensor.numel(); i < n; ++i)
           sum += tensor.view().at(i) * tensor.view().at(i);
     return std::isfinite(sum) ? std::sqrt(sum) : 0;
+  }
+
+  static bool of_parameter(const KeyName& name) {
+    return name.check == "grads" || name.check == "grads_mtp" || name.check == "weights";
+  }
+
+  tolerance::Context context_of(const KeyName& name, DType dtype) const {
+    tolerance::Context context = context_;
+    context.dtype = dtype, context.tensor = parameter_of(name);
+    if (name.check == "grads_mtp") context.grad_norm = norm_mtp_;
+    return context;
   }
 
   // Highest optimizer step the dump holds.
@@ -108,13 +125,24 @@ class DumpJudge {
     return most;
   }
 
-  // Must the dump hold this? Steps and policies it did not run are not held against it, unless --check names
-  // the steps.
-  bool required(const KeyName& name) const {
+  // Must the dump hold this? Steps, policies and terms it did not run are not held against it, unless --check
+  // names them; nor are gradients of a layer that it need not have, where they are 0.
+  bool required(const std::string& key, const KeyName& name) const {
+    const bool layer_of_mtp = parameter_of(name).rfind("mtp.", 0) == 0;
+    if (name.check == "weights" && layer_of_mtp &&
+        !got_holds(kExpected + key.substr(0, key.find("mtp.")) + "mtp."))
+      return false;
     if (name.check == "weights") return !rules_.checks.empty() || name.step <= got_steps();
+    if (name.check == "grads_mtp") return !rules_.checks.empty() || got_holds("expected/grads_mtp/");
+    if (name.check == "grads" && layer_of_mtp && !got_holds("expected/grads/mtp."))
+      return !all_zero(expected(want_, key)->view());
     if (name.check == "activations") return !rules_.checks.empty();
     if (name.check == "loss") return name.tensor.substr(name.tensor.find('/') + 1) == rules_.train.loss;
     return true;
+  }
+  bool got_holds(const std::string& prefix) const {
+    const auto at = got_.tensors.lower_bound(prefix);
+    return at != got_.tensors.end() && at->first.rfind(prefix, 0) == 0;
   }
 
   void judge_key(const std::string& key, std::vector<CheckResult>& results) {
@@ -122,8 +150,8 @@ class DumpJudge {
     if (!enabled(name.check) || !glob_match(rules_.tensor, name.tensor)) return;
     const HostTensor* got = expected(got_, key);
     if (!got) {
-      const bool need = required(name);
-      if (need || name.check == "loss")
+      const bool need = required(key, name);
+      if (need || name.check == "loss" || name.check == "grads" || name.check == "grads_mtp")
         results.push_back(verdict(name, need ? State::invalid : State::skip,
                                   need ? "missing: " + what_lacks(kExpected + key) : "not in the dump"));
       return;
@@ -134,16 +162,19 @@ class DumpJudge {
 
   // The factor that all gradients have in common. A dump without any gradient has none, and its gradients
   // are missed by their own check; one that lacks some never gets a factor of the rest.
-  void judge_gradient_scale(const std::vector<std::string>& keys, std::vector<CheckResult>& results) const {
-    const std::string line = gradient_scale_key(rules_.train.loss);
+  void judge_gradient_scale(const std::vector<std::string>& keys, const std::string& check,
+                            const std::string& loss, std::vector<CheckResult>& results) const {
+    const std::string line = gradient_scale_key(loss);
     if (!enabled("loss") || !glob_match(rules_.tensor, line)) return;
     GradientScale scale;
     scale.against = rules_.want_name;
     tolerance::Context context = context_;
     context.dtype = rules_.dtype.value_or(DType::float64);
     for (const auto& key : keys) {
-      if (name_of(key).check != "grads") continue;
+      const KeyName name = name_of(key);
+      if (name.check != check) continue;
       const HostTensor *want = expected(want_, key), *got = expected(got_, key);
+      if (!got && !required(key, name)) continue;
       std::string why;
       if (!got)
         why = "the dump does not hold " + (kExpected + key);
@@ -155,7 +186,7 @@ class DumpJudge {
       else if (scale.missing.empty())
         scale.missing = why;
     }
-    if (scale.gradients > 0) scale.judge(rules_.policy, context, rules_.train.loss, results);
+    if (scale.gradients > 0) scale.judge(rules_.policy, context, loss, results);
   }
 
   CheckResult judge_present(const std::string& key, const KeyName& name, const TensorView& got,
@@ -166,9 +197,7 @@ class DumpJudge {
       for (std::int64_t i = 0, n = got.numel(); i < n; ++i) counts.as<double>()[i] = got.at(i);
       return judge_present(key, name, counts.view(), want);
     }
-    tolerance::Context context = context_;
-    context.dtype = judged_as(name, got.dtype, want.dtype);
-    context.tensor = parameter_of(name);
+    tolerance::Context context = context_of(name, judged_as(name, got.dtype, want.dtype));
     if (never_arrived(key, name, got, want)) {
       CheckResult r = verdict(name, State::invalid,
                               "all " + std::to_string(got.numel()) + " elements are 0, the " +
@@ -180,7 +209,10 @@ class DumpJudge {
     if (!metrics.comparable) return compare::judge(name.check, name.tensor, metrics, {}, got, want);
     if (context.config.num_hidden_layers == 0 && context.dtype != DType::float64)
       throw InputError("two dumps below float64 without a config: say which model with --model");
-    const std::string row = (key.rfind("denominators/", 0) == 0 ? "denominators" : name.check) + "/";
+    const std::string row = (key.rfind("denominators/", 0) == 0 ? "denominators"
+                             : name.check == "grads_mtp"        ? "grads"
+                                                                : name.check) +
+                            "/";
     if (!rules_.policy.rows.count(row + std::string(dtype_name(context.dtype))))
       throw InputError(got_.file, kExpected + key,
                        "is judged as " + std::string(dtype_name(context.dtype)) +
@@ -230,9 +262,7 @@ class DumpJudge {
     if (name.check == "weights" || !is_floating(got.dtype) || got.shape != want.shape || got.numel() == 0)
       return false;
     if (!all_zero(got) || all_zero(want)) return false;
-    tolerance::Context context = context_;
-    context.dtype = DType::float64;
-    context.tensor = parameter_of(name);
+    const tolerance::Context context = context_of(name, DType::float64);
     return judge_tensor(rules_.policy, context, key, HostTensor::zeros(DType::float64, got.shape).view(),
                         want, nullptr)
                .state != State::pass;
@@ -252,7 +282,7 @@ class DumpJudge {
       }
       if (expected(want_, key)) continue;
       const auto name = known_name(key);
-      const bool parameter = name && (name->check == "grads" || name->check == "weights");
+      const bool parameter = name && of_parameter(*name);
       if (!name)
         add({"inputs", path, 0}, State::invalid, "extra: not in the schema");
       else if (parameter && !order_.is_parameter(parameter_of(*name)))
@@ -285,6 +315,7 @@ class DumpJudge {
   std::map<std::string, std::string>
       renamed_;  // path that is looked for -> path under which a dump seems to hold it
   tolerance::Context context_;
+  double norm_mtp_ = 0;  // of the expected gradients of the term mtp
 };
 
 }  // namespace

@@ -17,8 +17,8 @@
 namespace meshparity::cli {
 
 // The checks of `compare`, in the order in which they are judged and printed.
-inline constexpr std::array<const char*, 8> kCompareChecks = {
-    "inputs", "logits", "logprobs", "loss", "grad_norm", "grads", "weights", "activations"};
+inline constexpr std::array<const char*, 9> kCompareChecks = {
+    "inputs", "logits", "logprobs", "loss", "grad_norm", "grads", "grads_mtp", "weights", "activations"};
 
 struct CompareRules {
   std::vector<std::string> checks;  // empty = all that apply

@@ -36,7 +36,7 @@ std::optional<KeyName> known_name(const std::string& key) {
   }
   if (head == "loss" || head == "denominators")
     return kLosses.count(rest) ? std::optional(name_of(key)) : std::nullopt;
-  if (head == "grads" || head == "activations") return name_of(key);
+  if (head == "grads" || head == "grads_mtp" || head == "activations") return name_of(key);
   // A step number of at most six digits that starts with none of 0: "step12/weights/x".
   const bool digits = head.size() > 4 && head.size() <= 10 && head[4] != '0' &&
                       head.find_first_not_of("0123456789", 4) == std::string::npos;

@@ -1,8 +1,8 @@
 // meshparity export --golden G --to DIR writes what somebody else's trainer needs to compute what the golden
 // holds:
 //   config.json, model.safetensors   the checkpoint in Hugging Face's format
-//   batch.safetensors                token_ids, labels, document_offsets, row_offsets, micro_batch_offsets
-//   check.py, lift.py                a trainer in 40 lines that writes a dump for `meshparity compare`; a
+//   batch.safetensors                what the golden holds below /inputs, images and videos included
+//   check.py, images.py, lift.py     a trainer in 40 lines that writes a dump for `meshparity compare`; a
 //   frame for one's own
 // Everything is written into a folder beside DIR first and moved at the end, so DIR never holds a part.
 #include "harness/cli/verb_export.h"
@@ -24,7 +24,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kScripts[] = {"check.py", "lift.py"};
+constexpr const char* kScripts[] = {"check.py", "images.py", "lift.py"};
 
 struct ExportOptions {
   std::string golden, to;
@@ -60,11 +60,6 @@ int export_golden(const ExportOptions& o) {
   const std::string& config_json = store.strings.at("config");
   const ModelConfig config = scenarios::parse_model_config(config_json, o.golden + ": config");
   golden::check_weights(store, config);
-  if (config.has_vision() || config.mtp_num_hidden_layers > 0)
-    throw InputError(
-        o.golden, "config",
-        "has a vision tower or multi-token prediction, which check.py does not train; text models "
-        "can be exported");
 
   const StagingFolder staging(target);
   golden::save_checkpoint(staging.path().string(), config_json, weights_of(store));
@@ -77,9 +72,12 @@ int export_golden(const ExportOptions& o) {
   staging.move_to(target);
 
   const std::string golden_path = quoted(fs::absolute(o.golden).lexically_normal().string());
-  std::cout << "wrote config.json, model.safetensors, batch.safetensors, check.py and lift.py to "
-            << target.string() << "\n"
-            << "next: cd " << quoted(target.string())
+  std::cout << "wrote config.json, model.safetensors, batch.safetensors, check.py, images.py and lift.py to "
+            << target.string() << "\n";
+  if (config.mtp_num_hidden_layers > 0)
+    std::cout << "note: transformers has no multi-token prediction; check.py leaves it out, your trainer may "
+                 "dump its gradients as expected/grads_mtp\n";
+  std::cout << "next: cd " << quoted(target.string())
             << " && python check.py    (needs torch, transformers, h5py)\n"
             << "then: ./meshparity compare --golden " << golden_path << " "
             << quoted((target / "dump.h5").string()) << std::endl;

@@ -181,7 +181,7 @@ TEST_CASE("export writes a checkpoint, the batch and a check of at most 40 lines
   const Finished done = judge({"export", "--golden", kGolden, "--to", to + "/"});
   INFO(done.out << done.err);
   REQUIRE(done.code == 0);
-  CHECK(entries(to) == 5);
+  CHECK(entries(to) == 6);
   CHECK(entries(folder.file("")) == 1);  // no staging folder left
   const golden::Store store = golden::read(kGolden, golden::Kind::golden);
   const ModelConfig config = scenarios::load_model(to);
@@ -197,11 +197,30 @@ TEST_CASE("export writes a checkpoint, the batch and a check of at most 40 lines
   CHECK(done.out.find("compare --golden") != std::string::npos);
 }
 
-TEST_CASE("what check.py cannot train is not exported") {
+TEST_CASE("a multimodal golden is exported with its images, under the names of the multimodal class") {
   const ScratchFolder folder;
-  const Finished done = judge({"export", "--golden", kData + "tiny-vl.rows.h5", "--to", folder.file("out")});
-  check_refused(done, "tiny-vl.rows.h5: config: has a vision tower");
-  CHECK(!fs::exists(folder.file("out")));
+  const std::string golden_file = kData + "tiny-vl.rows.h5", to = folder.file("out");
+  const Finished done = judge({"export", "--golden", golden_file, "--to", to});
+  INFO(done.out << done.err);
+  REQUIRE(done.code == 0);
+  CHECK(done.out.find("expected/grads_mtp") != std::string::npos);
+  const golden::Store store = golden::read(golden_file, golden::Kind::golden);
+  const ModelConfig config = scenarios::load_model(to);
+  const auto weights = golden::load_checkpoint(to, config);
+  CHECK(weights.size() == 118);
+  for (const auto& [name, weight] : weights) CHECK(weight.bytes == store.tensors.at("weights/" + name).bytes);
+  const golden::SafetensorsFile stored(to + "/model.safetensors"), batch(to + "/batch.safetensors");
+  for (const char* name : {"model.language_model.layers.0.mlp.up_proj.weight",
+                           "model.visual.merger.linear_fc2.bias", "mtp.fc.weight"})
+    CHECK(stored.has(name));
+  for (const char* name : {"token_ids", "labels", "position_ids", "pixel_values", "image_grid_thw",
+                           "pixel_values_videos", "video_grid_thw"}) {
+    INFO(name);
+    const HostTensor& want = store.tensors.at("inputs/" + std::string(name));
+    REQUIRE(batch.has(name));
+    CHECK(batch.tensor(name).shape == want.shape);
+    CHECK(batch.tensor(name).bytes == want.bytes);
+  }
 }
 
 TEST_CASE("export never touches a folder that is not empty unless told, and leaves nothing half-written") {
@@ -212,14 +231,14 @@ TEST_CASE("export never touches a folder that is not empty unless told, and leav
   CHECK(entries(all) == 1);
   CHECK(judge({"export", "--golden", kGolden, "--to", all, "--force"}).code == 0);
   CHECK(slurp(mine) == "keep");
-  CHECK(entries(all) == 6);
+  CHECK(entries(all) == 7);
   check_refused(judge({"export", "--golden", kGolden, "--to", mine}), "is no folder");
   check_refused(judge({"export", "--golden", folder.file("none.h5"), "--to", folder.file("new")}), "none.h5");
   check_refused(judge({"export", "--golden", kGolden, "--to", mine + "/below"}), "below");
   check_refused(
       execute_on_full_disk({MESHPARITY_JUDGE, "export", "--golden", kGolden, "--to", folder.file("new")}),
       "cannot be written");
-  CHECK(entries(all) == 6);
+  CHECK(entries(all) == 7);
 }
 
 TEST_CASE("on a full disk every report is one line and exit 2, and what stood there stays") {
