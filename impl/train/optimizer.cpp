@@ -29,13 +29,16 @@ struct AdamWState {
   }
 };
 
-// The stretches of the gradient buffer whose elements this rank counts in the norm: neighbouring parameters
-// as one.
+// The stretches of the gradient buffer whose elements this rank counts in the norm, neighbouring parameters
+// as one, none longer than can be copied to float64 in passing: added up in float32, 400 million squares lose
+// 0.4 %.
 std::vector<at::Tensor> counted_gradients(const ShardedParameters& parameters) {
+  constexpr std::int64_t kLongestStretch = std::int64_t{1} << 20;
   std::vector<at::Tensor> stretches;
   std::int64_t begin = 0, end = 0;
   const auto flush = [&] {
-    if (end > begin) stretches.push_back(parameters.gradients().slice(0, begin, end));
+    for (; begin < end; begin = std::min(begin + kLongestStretch, end))
+      stretches.push_back(parameters.gradients().slice(0, begin, std::min(begin + kLongestStretch, end)));
   };
   for (const auto& e : parameters.entries()) {
     if (!e.row->counts_in_norm) continue;
@@ -61,7 +64,10 @@ Optimizer make_adamw(const ShardedParameters& parameters, const TrainSpec& train
   };
   optimizer.gradient_norm = [p, counted = counted_gradients(parameters), collectives, model] {
     at::Tensor squares = at::zeros({}, p->gradients().options().dtype(at::kDouble));
-    for (const at::Tensor& stretch : counted) squares.add_(at::dot(stretch, stretch));
+    for (const at::Tensor& stretch : counted) {
+      const at::Tensor wide = stretch.to(at::kDouble);
+      squares.add_(at::dot(wide, wide));
+    }
     return collectives->all_reduce(*model, squares, "gradient_norm").sqrt();
   };
   optimizer.clip_scale = [limit = train.max_grad_norm](double norm) {

@@ -1,6 +1,7 @@
 // A seam reaches what it names: a decorator changes what it should and the rest of the run is as before.
 #include "impl/seams.h"
 
+#include <cmath>
 #include <mutex>
 
 #include "impl/blocks/context_tables.h"
@@ -76,6 +77,30 @@ TEST_CASE("seams of packing, schedule, recomputation, routes and gradient sums r
   CHECK(actions == 5 * 3 * 2);
   CHECK(layers == 2 * 3 * 3);   // three layers over two stages, on two ranks each
   CHECK(routes == 2 * layers);  // and once more in backward
+}
+
+TEST_CASE("a float32 gradient norm counts the many small elements beside a few large ones") {
+  Run run;
+  run.config.vocab_size = std::int64_t{1} << 20;
+  const Weights weights = random_weights(run.config);
+  RankInputs in;
+  in.config = run.config, in.batch = run.batch, in.weights = &weights, in.dtype = at::kFloat;
+  constexpr double kLarge = 3e3, kLargeOnes = 256;
+  double elements = 0;
+  run.seams.optimizer = [&](Optimizer& optimizer) {
+    optimizer.gradient_norm = [&elements, right = optimizer.gradient_norm,
+                               parameters = optimizer.parameters] {
+      at::Tensor gradients = parameters->gradients();
+      elements = static_cast<double>(gradients.numel());
+      gradients.fill_(1), gradients.slice(0, 0, static_cast<std::int64_t>(kLargeOnes)).fill_(kLarge);
+      return right();
+    };
+  };
+  std::vector<RankOutput> out(1);
+  run_in_process(1, {}, [&](Engine& engine) { out[0] = run_rank(in, engine, run.seams); });
+  const double want = std::sqrt(kLargeOnes * kLarge * kLarge + (elements - kLargeOnes));
+  CHECK(elements > 1e7);
+  CHECK(by_key(out[0]).at("grad_norm").item<double>() == Approx(want).epsilon(1e-9));
 }
 
 }  // namespace meshparity::impl
