@@ -9,14 +9,6 @@
 namespace meshparity::golden {
 namespace {
 
-bool prefixed(const std::string& text, const char* prefix) {
-  return text.rfind(prefix, 0) == 0;
-}
-bool suffixed(const std::string& text, const std::string& suffix) {
-  return text.size() >= suffix.size() &&
-         text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
-}
-
 // Every name under which a parameter of the model may be stored, with its shape: fused experts, and the same
 // one by one.
 std::map<std::string, Shape> storable(const ModelConfig& config) {
@@ -24,7 +16,7 @@ std::map<std::string, Shape> storable(const ModelConfig& config) {
   for (const auto& p : parameters_of(config)) {
     shapes.emplace(p.name, p.shape);
     const auto add = [&](const char* fused, const char* one, Shape shape) {
-      if (!suffixed(p.name, fused)) return;
+      if (!p.name.ends_with(fused)) return;
       const std::string stem = p.name.substr(0, p.name.size() - std::string(fused).size());
       for (std::int64_t e = 0; e < p.shape[0]; ++e)
         shapes.emplace(stem + "experts." + std::to_string(e) + "." + one + ".weight", shape);
@@ -66,8 +58,8 @@ class Cutter {
     const auto known = from_.find(name);
     if (known == from_.end()) {
       // What its config says nothing of is left out, as by everybody who loads it.
-      const bool not_configured = (prefixed(name, "mtp.") && cut_.from.mtp_num_hidden_layers == 0) ||
-                                  (prefixed(name, "model.visual.") && !cut_.from.has_vision());
+      const bool not_configured = (name.starts_with("mtp.") && cut_.from.mtp_num_hidden_layers == 0) ||
+                                  (name.starts_with("model.visual.") && !cut_.from.has_vision());
       if (!not_configured)
         throw InputError(weight.file->path(), weight.stored, "is no parameter of this model");
       ++result_.left_out;
@@ -100,7 +92,7 @@ class Cutter {
     if (seen_.count(p.name)) return;
     std::string missing = p.name;
     const auto one_by_one = [&](const char* fused, std::initializer_list<const char*> parts) {
-      if (!suffixed(p.name, fused)) return;
+      if (!p.name.ends_with(fused)) return;
       missing.clear();
       const std::string stem = p.name.substr(0, p.name.size() - std::string(fused).size());
       for (std::int64_t e = 0; e < p.shape[0] && missing.empty(); ++e)

@@ -62,6 +62,10 @@ void CheckpointFiles::open_index(const std::string& index) {
   }
 }
 
+void CheckpointFiles::forget() const {
+  for (const auto& file : files_) file->forget();
+}
+
 bool holds_checkpoint(const std::string& directory) {
   if (is_there(directory, kIndexFile) || is_there(directory, kSingleFile)) return true;
   // Half a download or another format: whoever named it means these weights and no others.

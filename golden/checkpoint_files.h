@@ -24,6 +24,8 @@ class CheckpointFiles {
 
   const std::string& directory() const { return directory_; }
   const std::vector<StoredWeight>& weights() const { return weights_; }
+  // As SafetensorsFile::forget, of every file.
+  void forget() const;
 
  private:
   void open_single(const std::string& file);

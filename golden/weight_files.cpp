@@ -65,15 +65,10 @@ class DirectoryWeights : public Parts {
       add_parts(weight.stored, weight.file->view(weight.stored), parts);
     take(std::move(parts));
   }
-  void forget() const override {
-    for (const StoredWeight& weight : files_.weights())
-      if (weight.file != last_) (last_ = weight.file)->forget();
-    last_ = nullptr;
-  }
+  void forget() const override { files_.forget(); }
 
  private:
   CheckpointFiles files_;
-  mutable const SafetensorsFile* last_ = nullptr;
 };
 
 class FileWeights : public Parts {

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "reports/json_number.h"
 #include "reports/words.h"
 
 namespace meshparity::reports {
@@ -72,33 +73,27 @@ std::string drift_bins(const std::vector<DriftBin>& bins) {
   return text;
 }
 
-DriftJson drift_real(double value) {
-  if (std::isnan(value)) return "nan";
-  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
-  return value;
-}
-
 DriftJson drift_metrics_json(const DriftMetrics& m) {
   DriftJson j = {{"tokens", m.tokens},
                  {"samples", m.samples},
-                 {"mean_abs", drift_real(m.mean_abs)},
-                 {"mean", drift_real(m.mean)},
-                 {"max_abs", drift_real(m.max_abs)},
-                 {"k1", drift_real(m.k1)},
-                 {"k2", drift_real(m.k2)},
-                 {"k3", drift_real(m.k3)},
-                 {"chi_square", drift_real(m.chi_square)},
-                 {"effective_samples", drift_real(m.effective_samples)},
-                 {"mean_ratio", drift_real(m.mean_ratio)},
-                 {"mean_ratio_error", drift_real(m.mean_ratio_error)},
-                 {"perplexity_train", drift_real(m.perplexity_train)},
-                 {"perplexity_rollout", drift_real(m.perplexity_rollout)},
-                 {"pearson", drift_real(m.pearson)},
-                 {"pearson_probability", drift_real(m.pearson_probability)},
-                 {"share_of_worst", drift_real(m.share_of_worst)},
+                 {"mean_abs", json_number(m.mean_abs)},
+                 {"mean", json_number(m.mean)},
+                 {"max_abs", json_number(m.max_abs)},
+                 {"k1", json_number(m.k1)},
+                 {"k2", json_number(m.k2)},
+                 {"k3", json_number(m.k3)},
+                 {"chi_square", json_number(m.chi_square)},
+                 {"effective_samples", json_number(m.effective_samples)},
+                 {"mean_ratio", json_number(m.mean_ratio)},
+                 {"mean_ratio_error", json_number(m.mean_ratio_error)},
+                 {"perplexity_train", json_number(m.perplexity_train)},
+                 {"perplexity_rollout", json_number(m.perplexity_rollout)},
+                 {"pearson", json_number(m.pearson)},
+                 {"pearson_probability", json_number(m.pearson_probability)},
+                 {"share_of_worst", json_number(m.share_of_worst)},
                  {"equal", m.equal}};
   for (const auto& [level, value] : m.quantiles)
-    j["quantiles"].push_back({{"level", level}, {"abs", drift_real(value)}});
+    j["quantiles"].push_back({{"level", level}, {"abs", json_number(value)}});
   return j;
 }
 
@@ -155,11 +150,11 @@ std::string drift_json(const DriftResult& r) {
                           {"unit", t.unit},
                           {"ran", t.ran},
                           {"fired", t.fired},
-                          {"effect", drift_real(t.effect)},
+                          {"effect", json_number(t.effect)},
                           {"effect_bound", t.effect_bound},
-                          {"p", drift_real(t.p)},
+                          {"p", json_number(t.p)},
                           {"p_bound", t.p_bound},
-                          {"explained", drift_real(t.explained)},
+                          {"explained", json_number(t.explained)},
                           {"clusters", t.clusters},
                           {"detail", t.detail}});
   d["tables"] = DriftJson::object();
@@ -167,26 +162,26 @@ std::string drift_json(const DriftResult& r) {
     for (const DriftBin& b : bins)
       d["tables"][name].push_back({{"label", b.label},
                                    {"tokens", b.tokens},
-                                   {"mean_abs", drift_real(b.mean_abs)},
-                                   {"median_abs", drift_real(b.median_abs)}});
+                                   {"mean_abs", json_number(b.mean_abs)},
+                                   {"median_abs", json_number(b.median_abs)}});
   d["worst"] = DriftJson::array();
   for (const DriftToken& t : r.worst)
     d["worst"].push_back({{"sample", t.sample},
                           {"slot", t.slot},
                           {"token", t.id},
-                          {"train", drift_real(t.train)},
-                          {"rollout", drift_real(t.rollout)}});
+                          {"train", json_number(t.train)},
+                          {"rollout", json_number(t.rollout)}});
   if (r.noise.given)
     d["noise"] = {{"name", r.noise.name},
                   {"side", r.noise.side},
                   {"above", r.noise.above},
                   {"sentence", r.noise.sentence},
-                  {"floor_mean", drift_real(r.noise.floor_mean)},
-                  {"floor_median", drift_real(r.noise.floor_median)},
-                  {"ratio_mean", drift_real(r.noise.ratio_mean)},
-                  {"ratio_median", drift_real(r.noise.ratio_median)},
-                  {"share_of_worst", drift_real(r.noise.share_of_worst)},
-                  {"p", drift_real(r.noise.p)}};
+                  {"floor_mean", json_number(r.noise.floor_mean)},
+                  {"floor_median", json_number(r.noise.floor_median)},
+                  {"ratio_mean", json_number(r.noise.ratio_mean)},
+                  {"ratio_median", json_number(r.noise.ratio_median)},
+                  {"share_of_worst", json_number(r.noise.share_of_worst)},
+                  {"p", json_number(r.noise.p)}};
   d["seconds"] = r.seconds;
   // A file name need not be UTF-8.
   return DriftJson{{"schema", 1}, {"drift", std::move(d)}}.dump(1, ' ', false,

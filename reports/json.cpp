@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "harness/types/error.h"
+#include "reports/json_number.h"
 #include "reports/report.h"
 #include "reports/words.h"
 
@@ -19,19 +20,13 @@ constexpr int kSchema = 1;
 // Above so many cases every tensor of every case would be too much to read or to keep.
 constexpr std::size_t kDetailCases = 2000;
 
-Json number(double value) {
-  if (std::isnan(value)) return "nan";
-  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
-  return value;
-}
-
 Json check_json(const CheckResult& c) {
   Json j = {{"check", c.check},
             {"tensor", c.tensor},
             {"state", state_name(c.state)},
-            {"bound_used", number(c.bound_used)},
-            {"max_abs", number(c.max_abs)},
-            {"max_rel", number(c.max_rel)},
+            {"bound_used", json_number(c.bound_used)},
+            {"max_abs", json_number(c.max_abs)},
+            {"max_rel", json_number(c.max_rel)},
             {"where", c.where}};
   const CheckResult plain;
   if (!c.reason.empty()) j["reason"] = c.reason;
@@ -41,16 +36,18 @@ Json check_json(const CheckResult& c) {
   if (c.nonfinite) j["nonfinite"] = c.nonfinite;
   if (c.worst != plain.worst) j["worst"] = c.worst;
   // Not-a-number is unequal to 0 and so is kept; -0 is written too.
-  if (c.got != 0 || std::signbit(c.got)) j["got"] = number(c.got);
-  if (c.want != 0 || std::signbit(c.want)) j["want"] = number(c.want);
-  if (c.bound != 0 || std::signbit(c.bound)) j["bound"] = number(c.bound);
+  if (c.got != 0 || std::signbit(c.got)) j["got"] = json_number(c.got);
+  if (c.want != 0 || std::signbit(c.want)) j["want"] = json_number(c.want);
+  if (c.bound != 0 || std::signbit(c.bound)) j["bound"] = json_number(c.bound);
   if (!c.detail.empty()) j["detail"] = c.detail;
   return j;
 }
 
 Json case_json(const CaseResult& c, bool every_tensor) {
-  Json j = {
-      {"id", c.id}, {"case", c.case_line}, {"state", state_name(c.state)}, {"seconds", number(c.seconds)}};
+  Json j = {{"id", c.id},
+            {"case", c.case_line},
+            {"state", state_name(c.state)},
+            {"seconds", json_number(c.seconds)}};
   if (!c.reason.empty()) j["reason"] = c.reason;
   if (!c.shrunk.empty()) j["shrunk"] = c.shrunk;
   Json checks = Json::array();
@@ -71,7 +68,7 @@ Json case_json(const CaseResult& c, bool every_tensor) {
   j["checks"] = std::move(checks);
   for (const auto& cost : c.costs)
     j["costs"].push_back(
-        {{"part", cost.part}, {"seconds", number(cost.seconds)}, {"peak_bytes", cost.peak_bytes}});
+        {{"part", cost.part}, {"seconds", json_number(cost.seconds)}, {"peak_bytes", cost.peak_bytes}});
   return j;
 }
 
@@ -229,7 +226,7 @@ std::string to_json(const Run& run, bool detail) {
                  {"waived", of(State::waived)},
                  {"error", of(State::error)},
                  {"timeout", of(State::timeout)},
-                 {"seconds", number(run.seconds)}}}};
+                 {"seconds", json_number(run.seconds)}}}};
   Json cases = Json::array();
   const bool every_tensor = detail || run.cases.size() <= kDetailCases;
   for (const auto& c : run.cases) cases.push_back(case_json(c, every_tensor));

@@ -49,7 +49,10 @@ class ReferenceProcess {
     timed("weights drawn", [&] { make_weights(); });
     reference::TensorMap results = compute_timed();
     index_["loss"] = loss_of(results);
-    grad_norm_ = results.at("grad_norm").item<double>();
+    const double loss_size = parse_loss(spec_.loss).size([&](const std::string& term) {
+      return results.at("loss/" + term).item<double>();
+    });
+    backward_size_ = std::max(results.at("grad_norm").item<double>(), loss_size);
     if (job_.keep_results)
       timed("results written", [&] {
         for (const auto& [key, value] : results) put("expected/" + key, value);
@@ -155,7 +158,7 @@ class ReferenceProcess {
         const at::Tensor whole = value.detach().contiguous();
         const compare::Metrics change = compare::measure(view_of(whole), base.expected().at(key));
         const std::string check = name_of(key).check;
-        const double scale = condition_scale(check, change.want_norm, change.elements, grad_norm_);
+        const double scale = condition_scale(check, change.want_norm, change.elements, backward_size_);
         if (scale == 0) continue;
         if (!change.comparable || change.got_nonfinite || change.want_nonfinite)
           throw RunError(key + " is not finite: the reference cannot judge this case");
@@ -174,7 +177,7 @@ class ReferenceProcess {
   reference::TensorMap weights_;
   json index_ = {{"tensors", json::array()}};
   json costs_ = json::array();
-  double grad_norm_ = 0;
+  double backward_size_ = 0;  // condition_scale
 };
 
 std::string text_of(const std::string& file) {

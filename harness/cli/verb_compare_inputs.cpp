@@ -57,7 +57,7 @@ CheckResult judge_real(const std::string& path, const TensorView& got, const Ten
     const double bound = std::max(u * std::fabs(want.at(i)), least);
     if (std::fabs(got.at(i) - want.at(i)) <= bound) continue;
     if (r.outside++ == 0) {
-      r.where = compare::index_text(want.shape, i);
+      r.where = index_text(want.shape, i);
       r.got = got.at(i), r.want = want.at(i), r.bound = bound;
     }
   }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "harness/cli/verb_plan.h"
 
@@ -11,26 +12,26 @@ namespace {
 using layout::RankMemory;
 using nlohmann::ordered_json;
 
+// The value in the largest unit of which it has one, each `step` times the one before; whole in the first.
+std::string in_units(std::int64_t n, double step, std::span<const char* const> units) {
+  double value = static_cast<double>(n);
+  std::size_t unit = 0;
+  while (value >= step && unit + 1 < units.size()) value /= step, ++unit;
+  char text[32];
+  std::snprintf(text, sizeof text, unit == 0 ? "%.0f%s" : "%.2f%s", value, units[unit]);
+  return text;
+}
+
 // "1.41 GiB", "512 B".
 std::string bytes_text(std::int64_t bytes) {
-  const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-  double value = static_cast<double>(bytes);
-  std::size_t unit = 0;
-  while (value >= 1024 && unit + 1 < std::size(units)) value /= 1024, ++unit;
-  char text[32];
-  std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.2f %s", value, units[unit]);
-  return text;
+  static constexpr const char* kUnits[] = {" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"};
+  return in_units(bytes, 1024, kUnits);
 }
 
 // "396.35 G", "1204".
 std::string count_text(std::int64_t count) {
-  const char* const units[] = {"", " k", " M", " G", " T"};
-  double value = static_cast<double>(count);
-  std::size_t unit = 0;
-  while (value >= 1000 && unit + 1 < std::size(units)) value /= 1000, ++unit;
-  char text[32];
-  std::snprintf(text, sizeof text, unit == 0 ? "%.0f%s" : "%.2f%s", value, units[unit]);
-  return text;
+  static constexpr const char* kUnits[] = {"", " k", " M", " G", " T"};
+  return in_units(count, 1000, kUnits);
 }
 
 std::string right(const std::string& text, std::size_t width) {

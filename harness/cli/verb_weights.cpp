@@ -10,6 +10,7 @@
 #include "harness/cli/verb_report.h"
 #include "harness/types/error.h"
 #include "harness/weights/compare_weights.h"
+#include "reports/json_number.h"
 #include "reports/report.h"
 
 namespace meshparity::cli {
@@ -101,7 +102,7 @@ std::string report_json(const WeightReport& report, const WeightsOptions& o) {
                              {"what", r.what},
                              {"elements", r.elements},
                              {"different", r.different},
-                             {"max_abs", r.max_abs},
+                             {"max_abs", reports::json_number(r.max_abs)},
                              {"where", r.where},
                              {"cause", r.cause.text},
                              {"confidence", r.cause.confidence}});

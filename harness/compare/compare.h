@@ -59,7 +59,4 @@ struct Bandwidth {
 };
 Bandwidth compare_bandwidth(std::size_t bytes);
 
-// Multi-index text of a flat index: "[17,402]".
-std::string index_text(const Shape& shape, std::int64_t flat);
-
 }  // namespace meshparity::compare

@@ -89,13 +89,6 @@ void describe_failure(CheckResult& r, const Metrics& m, const Bound& bound, cons
 
 }  // namespace
 
-std::string index_text(const Shape& shape, std::int64_t flat) {
-  std::string text;
-  for (std::size_t d = shape.size(); d-- > 0; flat /= shape[d])
-    text = std::to_string(flat % shape[d]) + (text.empty() ? "" : "," + text);
-  return "[" + text + "]";
-}
-
 CheckResult judge(const std::string& check, const std::string& tensor, const Metrics& m, const Bound& bound,
                   const TensorView& got, const TensorView& want) {
   CheckResult r;

@@ -34,6 +34,8 @@ DriftTest test_start(const KeptTokens& kept);
 DriftTest test_chunk(const KeptTokens& kept);
 DriftTest test_growth(const KeptTokens& kept);
 
+// A test that did not run yet, with its bounds.
+DriftTest bounded(std::string name, std::string unit, double effect_bound, double p_bound = kProbability);
 // Fires where effect and probability pass; too few clusters: did not run.
 void conclude(DriftTest& test, double effect, double p, std::uint64_t clusters);
 

@@ -75,17 +75,8 @@ Span span_of(const KeptSample& sample, const Cut& cut) {
 }
 
 DriftTest test_cut(const KeptTokens& kept, const Cut& cut) {
-  DriftTest test{"edges of " + cut.name(),
-                 "mean rank of |d| after an edge minus before it",
-                 false,
-                 false,
-                 0,
-                 kRankEffect,
-                 1,
-                 kProbability,
-                 0,
-                 0,
-                 ""};
+  DriftTest test =
+      bounded("edges of " + cut.name(), "mean rank of |d| after an edge minus before it", kRankEffect);
   Contrast contrast, kept_edges;
   TwoFeatureFit fit;
   for (const KeptSample& sample : kept.samples) {
@@ -135,17 +126,8 @@ std::vector<DriftTest> test_edges(const KeptTokens& kept) {
 }
 
 DriftTest test_start(const KeptTokens& kept) {
-  DriftTest test{"document start",
-                 "mean rank of |d| in the first 16 tokens minus after the 64th",
-                 false,
-                 false,
-                 0,
-                 kRankEffect,
-                 1,
-                 kProbability,
-                 0,
-                 0,
-                 ""};
+  DriftTest test =
+      bounded("document start", "mean rank of |d| in the first 16 tokens minus after the 64th", kRankEffect);
   Contrast contrast;
   TwoFeatureFit fit;
   for (const KeptSample& sample : kept.samples) {
@@ -166,17 +148,9 @@ DriftTest test_start(const KeptTokens& kept) {
 }
 
 DriftTest test_chunk(const KeptTokens& kept) {
-  DriftTest test{"chunk edges (64)",
-                 "mean rank of |d| in the first 16 tokens of a chunk minus the last 32",
-                 false,
-                 false,
-                 0,
-                 kRankEffect,
-                 1,
-                 kProbability,
-                 0,
-                 0,
-                 ""};
+  DriftTest test =
+      bounded("chunk edges (64)", "mean rank of |d| in the first 16 tokens of a chunk minus the last 32",
+              kRankEffect);
   Contrast contrast;
   TwoFeatureFit fit;
   for (const KeptSample& sample : kept.samples) {
@@ -199,17 +173,8 @@ DriftTest test_chunk(const KeptTokens& kept) {
 }
 
 DriftTest test_growth(const KeptTokens& kept) {
-  DriftTest test{"growth with position",
-                 "mean rank of |d| in the last third of a sample minus the first",
-                 false,
-                 false,
-                 0,
-                 kRankEffect,
-                 1,
-                 kProbability,
-                 0,
-                 0,
-                 ""};
+  DriftTest test = bounded("growth with position",
+                           "mean rank of |d| in the last third of a sample minus the first", kRankEffect);
   Contrast contrast, second_half;
   TwoFeatureFit fit;
   for (const KeptSample& sample : kept.samples) {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <unordered_map>
+#include <utility>
 
 #include "harness/drift/contrast.h"
 #include "harness/drift/tests.h"
@@ -45,6 +46,13 @@ double logit(double logprob) {
 }
 
 }  // namespace
+
+DriftTest bounded(std::string name, std::string unit, double effect_bound, double p_bound) {
+  DriftTest test;
+  test.name = std::move(name), test.unit = std::move(unit);
+  test.effect_bound = effect_bound, test.p_bound = p_bound;
+  return test;
+}
 
 void conclude(DriftTest& test, double effect, double p, std::uint64_t clusters) {
   test.effect = effect, test.p = p, test.clusters = clusters;
@@ -90,17 +98,7 @@ DriftTest test_shift(const KeptTokens& kept) {
 }
 
 DriftTest test_top_p(const KeptTokens& kept) {
-  DriftTest test{"top-p renormalised",
-                 "share of large differences on one side",
-                 false,
-                 false,
-                 0,
-                 0.98,
-                 1,
-                 kProbability,
-                 0,
-                 0,
-                 ""};
+  DriftTest test = bounded("top-p renormalised", "share of large differences on one side", 0.98);
   std::vector<float> sizes;
   for (const Token& token : kept.tokens) sizes.push_back(std::abs(token.d));
   const double q95 = quantile(sizes, 0.95), q999 = quantile(sizes, 0.999), cut = 0.3 * q95;
@@ -131,9 +129,7 @@ DriftTest test_top_p(const KeptTokens& kept) {
 }
 
 DriftTest test_fill(const KeptTokens& kept) {
-  DriftTest test{
-      "mask", "tokens with exactly 0 on one side and below -0.5 on the other", false, false, 0, 4, 1, 1, 0, 0,
-      ""};
+  DriftTest test = bounded("mask", "tokens with exactly 0 on one side and below -0.5 on the other", 4, 1);
   double train = 0, rollout = 0;
   for (const Token& token : kept.tokens) {
     train += token.train == 0 && token.rollout < -0.5f;
@@ -150,17 +146,7 @@ DriftTest test_fill(const KeptTokens& kept) {
 }
 
 DriftTest test_temperature(const KeptTokens& kept) {
-  DriftTest test{"temperature",
-                 "slope of the log-odds' difference over their mean",
-                 false,
-                 false,
-                 0,
-                 0.02,
-                 1,
-                 kProbability,
-                 0,
-                 0,
-                 ""};
+  DriftTest test = bounded("temperature", "slope of the log-odds' difference over their mean", 0.02);
   const auto usable = [](const Token& t) {
     return std::max(t.train, t.rollout) < -1e-4f && std::min(t.train, t.rollout) > -12.f;
   };
@@ -209,9 +195,7 @@ DriftTest test_temperature(const KeptTokens& kept) {
 }
 
 DriftTest test_one_sided(const KeptTokens& kept) {
-  DriftTest test{
-      "one-sided", "share of positive differences minus 1/2", false, false, 0, 0.2, 1, kProbability, 0, 0,
-      ""};
+  DriftTest test = bounded("one-sided", "share of positive differences minus 1/2", 0.2);
   Contrast contrast;
   for_each_cluster(kept, [&](std::size_t begin, std::size_t end, const KeptSample&) {
     double positive = 0, total = 0;
@@ -225,7 +209,8 @@ DriftTest test_one_sided(const KeptTokens& kept) {
 
 DriftTest test_size(const KeptTokens& kept) {
   // 0.25 = two logits of magnitude up to 64, each rounded once to bfloat16 (half an ulp: 0.125).
-  DriftTest test{"size", "median |d| of tokens below -0.1", false, false, 0, 0.25, 0, 1, 0, 0, ""};
+  DriftTest test = bounded("size", "median |d| of tokens below -0.1", 0.25, 1);
+  test.p = 0;
   std::vector<float> sizes;
   for (const Token& token : kept.tokens)
     if (token.train + token.rollout < -0.2f) sizes.push_back(std::abs(token.d));
@@ -240,17 +225,8 @@ DriftTest test_size(const KeptTokens& kept) {
 }
 
 DriftTest test_same_token(const KeptTokens& kept) {
-  DriftTest test{"same token, same sign",
-                 "correlation of d between occurrences of a token id in different samples",
-                 false,
-                 false,
-                 0,
-                 0.02,
-                 1,
-                 kProbability,
-                 0,
-                 0,
-                 ""};
+  DriftTest test = bounded("same token, same sign",
+                           "correlation of d between occurrences of a token id in different samples", 0.02);
   if (!kept.has_ids) {
     test.detail = "no token ids";
     return test;
@@ -278,17 +254,7 @@ DriftTest test_same_token(const KeptTokens& kept) {
 DriftTest test_same_sample(const KeptTokens& kept) {
   // Rounding is correlated between neighbours at most: 37 tokens apart it is not, and 37 divides no chunk.
   constexpr std::size_t kApart = 37;
-  DriftTest test{"same sample, same sign",
-                 "correlation of d 37 tokens apart",
-                 false,
-                 false,
-                 0,
-                 0.02,
-                 1,
-                 kProbability,
-                 0,
-                 0,
-                 ""};
+  DriftTest test = bounded("same sample, same sign", "correlation of d 37 tokens apart", 0.02);
   Contrast contrast;
   for_each_cluster(kept, [&](std::size_t begin, std::size_t end, const KeptSample&) {
     double sum = 0, count = 0;
@@ -304,12 +270,8 @@ DriftTest test_same_sample(const KeptTokens& kept) {
 }
 
 DriftTest test_routing(const KeptTokens& kept) {
-  DriftTest test{"routing", "mean rank of |d| where the experts differ, minus where not",
-                 false,     false,
-                 0,         kRankEffect,
-                 1,         kProbability,
-                 0,         0,
-                 ""};
+  DriftTest test =
+      bounded("routing", "mean rank of |d| where the experts differ, minus where not", kRankEffect);
   if (!kept.has_routes) {
     test.detail = "no routes in the dumps";
     return test;

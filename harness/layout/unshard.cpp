@@ -42,13 +42,6 @@ bool all_equal(const std::uint8_t* state, std::int64_t n, std::uint8_t value) {
   return state[0] == value && (n == 1 || std::memcmp(state, state + 1, static_cast<std::size_t>(n - 1)) == 0);
 }
 
-std::string place(const Shape& shape, std::int64_t flat) {
-  std::string text;
-  for (std::size_t d = shape.size(); d-- > 0; flat /= shape[d])
-    text = std::to_string(flat % shape[d]) + (text.empty() ? "" : "," + text);
-  return "[" + text + "]";
-}
-
 class Gatherer {
  public:
   Gatherer(const LayoutMap& map, const std::string& key) : map_(map), key_(key) {}
@@ -149,7 +142,7 @@ class Gatherer {
     out_.replica_max_abs = std::max(
         out_.replica_max_abs, std::isnan(difference) ? std::numeric_limits<double>::infinity() : difference);
     if (out_.replica_where.empty())
-      out_.replica_where = place(out_.global.shape, flat) + " rank " + std::to_string(owner(flat)) +
+      out_.replica_where = index_text(out_.global.shape, flat) + " rank " + std::to_string(owner(flat)) +
                            " against rank " + std::to_string(local.rank);
   }
 

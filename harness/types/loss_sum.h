@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,13 @@ struct LossSum {
   double weight(const std::string& name) const;  // 0 where the sum has no such term
   bool has(const std::string& name) const { return weight(name) != 0; }
   bool of_router() const { return has("router_z") || has("aux"); }
+  // How large the sum is where its terms have these values: weighted, without their signs.
+  template <class ValueOf>
+  double size(ValueOf&& value_of) const {
+    double sum = 0;
+    for (const Term& term : terms) sum += term.weight * std::fabs(value_of(term.name));
+    return sum;
+  }
   // What a run with this loss reports: every policy, then the other terms of the sum.
   std::vector<std::string> reported() const;
   bool operator==(const LossSum&) const = default;

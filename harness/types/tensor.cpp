@@ -64,6 +64,13 @@ std::string shape_text(const Shape& shape) {
   return text + "]";
 }
 
+std::string index_text(const Shape& shape, std::int64_t flat) {
+  std::string text;
+  for (std::size_t d = shape.size(); d-- > 0; flat /= shape[d])
+    text = std::to_string(flat % shape[d]) + (text.empty() ? "" : "," + text);
+  return "[" + text + "]";
+}
+
 namespace {
 
 // Files put tensors at any offset, so an element may lie across what its type must be aligned to.

@@ -27,6 +27,8 @@ double unit_roundoff(DType dtype);
 using Shape = std::vector<std::int64_t>;
 std::int64_t shape_numel(const Shape& shape);
 std::string shape_text(const Shape& shape);  // "[2,3]"
+// Multi-index of a flat index: "[17,402]".
+std::string index_text(const Shape& shape, std::int64_t flat);
 
 // A view of somebody else's contiguous tensor; the owner must outlive it.
 struct TensorView {

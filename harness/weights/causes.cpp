@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 
 #include "harness/weights/order.h"
 
@@ -228,11 +229,16 @@ Cause cause_of_values(const std::string& name, const TensorView& sent_view, cons
   const Matrix sent(sent_view, common), got(got_view, common);
   const double roundoff = unit_roundoff(common);
   // Exact relations of the whole tensor, then of a part of it.
-  for (const Text& text :
-       {constant(sent, got), of_previous(name, got, common, around), another_weight(name, got, around),
-        transposed(sent, got), rounded_on_the_way(sent_view, got_view), permuted(sent, got),
-        scaled(sent, got, roundoff), shifted(sent, got, roundoff)})
-    if (!text.empty()) return {text, 1};
+  const std::function<Text()> exact[] = {[&] { return constant(sent, got); },
+                                         [&] { return of_previous(name, got, common, around); },
+                                         [&] { return another_weight(name, got, around); },
+                                         [&] { return transposed(sent, got); },
+                                         [&] { return rounded_on_the_way(sent_view, got_view); },
+                                         [&] { return permuted(sent, got); },
+                                         [&] { return scaled(sent, got, roundoff); },
+                                         [&] { return shifted(sent, got, roundoff); }};
+  for (const auto& relation : exact)
+    if (const Text text = relation(); !text.empty()) return {text, 1};
   const Cause part = partly(name, sent, got, common, around);
   return part.text.empty() ? distance(name, sent, got, common, around) : part;
 }
@@ -305,8 +311,9 @@ Cause cause_of_shape(const std::string& name, const TensorView& sent_view, const
     if (everywhere(got, [&](std::int64_t i) { return same(sent.at(i), got.at(i)); }))
       return {"the same elements in another shape", 1};
   }
-  for (const Text& text : {padded(name, sent, got), one_part(sent, got), repeated(sent, got)})
-    if (!text.empty()) return {text, 1};
+  if (const Text text = padded(name, sent, got); !text.empty()) return {text, 1};
+  if (const Text text = one_part(sent, got); !text.empty()) return {text, 1};
+  if (const Text text = repeated(sent, got); !text.empty()) return {text, 1};
   return {};
 }
 

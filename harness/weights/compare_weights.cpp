@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <map>
 #include <optional>
 #include <set>
@@ -12,14 +11,6 @@ namespace {
 
 constexpr const char* kHead = "lm_head.weight";
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
-
-std::string index_text(const Shape& shape, std::int64_t flat) {
-  std::vector<std::int64_t> place(shape.size());
-  for (std::size_t d = shape.size(); d-- > 0;) place[d] = flat % shape[d], flat /= shape[d];
-  std::string text = "[";
-  for (std::size_t d = 0; d < place.size(); ++d) text += (d ? "," : "") + std::to_string(place[d]);
-  return text + "]";
-}
 
 // Published checkpoints keep these in float32 where all else is bfloat16.
 bool kept_wide(const std::string& name) {
@@ -35,27 +26,25 @@ bool of_norm_or_decay(const std::string& name) {
 WeightResult compare_values(const std::string& name, const TensorView& sent, const TensorView& got) {
   WeightResult result;
   result.name = name, result.elements = sent.numel();
-  const bool same_dtype = sent.dtype == got.dtype;
-  const bool bits = same_dtype && (sent.bytes() == 0 || std::memcmp(sent.data, got.data, sent.bytes()) == 0);
   const DType common = narrower(sent.dtype, got.dtype);
   const Matrix a(sent, common), b(got, common);
   bool finite = true;
+  std::int64_t worst = -1;
   for (std::int64_t i = 0; i < result.elements; ++i) {
     const double want = a.at(i), there = b.at(i);
     finite = finite && std::isfinite(there);
     if (same(want, there)) continue;
     ++result.different;
     const double difference = std::fabs(want - there);
-    if (result.where.empty() || difference > result.max_abs || std::isnan(difference)) {
-      result.max_abs = difference, result.where = index_text(sent.shape, i);
-      result.sent = sent.at(i), result.got = got.at(i);
-    }
+    if (worst < 0 || difference > result.max_abs || std::isnan(difference))
+      result.max_abs = difference, worst = i;
   }
-  result.match = result.different ? Match::wrong : bits ? Match::bitwise : Match::rounded;
-  if (same_dtype && !bits && result.different == 0) {
-    // Equal numbers of other bits: a zero's sign. As good as bitwise.
-    result.match = Match::bitwise;
+  if (worst >= 0) {
+    result.where = index_text(sent.shape, worst);
+    result.sent = sent.at(worst), result.got = got.at(worst);
   }
+  // Of one dtype equal numbers are equal bits, but for a zero's sign.
+  result.match = result.different ? Match::wrong : sent.dtype == got.dtype ? Match::bitwise : Match::rounded;
   if (!finite && result.match != Match::wrong) {
     result.match = Match::wrong, result.what = "holds values that are not finite, on both sides";
     result.cause = {"not finite when it was sent", 1};
@@ -82,7 +71,6 @@ class Comparison {
         judge(i, static_cast<std::size_t>(at));
       else
         missing_.push_back(i);
-      sent_.forget(), got_.forget();
     }
     for (std::size_t i = 0; i < got_.entries().size(); ++i)
       if (sent_.find(got_.entries()[i].name) < 0) extra_.push_back(i);
@@ -106,6 +94,15 @@ class Comparison {
     all_narrowed_ = true;
   }
 
+  // Gives back the memory of mapped files now and then: for every weight it would cost more than reading it.
+  void has_read(const WeightSet& set, std::size_t entry) {
+    read_ += set.view(entry).bytes();
+    if (read_ < kBytesKept) return;
+    sent_.forget(), got_.forget();
+    if (previous_) previous_->forget();
+    read_ = 0;
+  }
+
   void judge(std::size_t s, std::size_t g) {
     const WeightSet::Entry &from = sent_.entries()[s], &to = got_.entries()[g];
     WeightResult result;
@@ -125,6 +122,7 @@ class Comparison {
                         1};
       }
     }
+    has_read(sent_, s), has_read(got_, g);
     if (result.match == Match::wrong) {
       report_.wrong.push_back(std::move(result));
       return;
@@ -182,8 +180,10 @@ class Comparison {
   // Missing and further weights: the same content under another name, or a whole part of the model.
   void unpaired() {
     std::map<std::uint64_t, std::size_t> by_content;
-    const auto hash_of = [](const WeightSet& set, std::size_t i) {
-      return content_hash(Matrix(set.view(i), DType::bfloat16));
+    const auto hash_of = [this](const WeightSet& set, std::size_t i) {
+      const std::uint64_t hash = content_hash(Matrix(set.view(i), DType::bfloat16));
+      has_read(set, i);
+      return hash;
     };
     if (!missing_.empty() && missing_.size() <= kMostSearched)
       for (const std::size_t i : extra_) by_content.emplace(hash_of(got_, i), i);
@@ -209,11 +209,8 @@ class Comparison {
         add(got_.entries()[i], "was never sent", {"left from another model or version", 0.5});
   }
 
-  // Causes need the content of all weights; computed only where something is wrong.
+  // Causes need the content of other weights; looked at only where something is wrong.
   void explain() {
-    bool needed = false;
-    for (const auto& result : report_.wrong) needed = needed || result.cause.text.empty();
-    if (!needed) return;
     for (auto& result : report_.wrong) {
       if (!result.cause.text.empty()) continue;
       const auto s = sent_.find(result.name), g = got_.find(result.name);
@@ -222,7 +219,7 @@ class Comparison {
                        to = got_.view(static_cast<std::size_t>(g));
       const auto& contents = contents_of(from.shape, narrower(from.dtype, to.dtype));
       result.cause = cause_of_values(result.name, from, to, {previous_, &contents});
-      sent_.forget(), got_.forget();
+      has_read(sent_, static_cast<std::size_t>(s)), has_read(got_, static_cast<std::size_t>(g));
     }
   }
 
@@ -233,15 +230,17 @@ class Comparison {
       for (std::size_t i = 0; i < sent_.entries().size(); ++i) {
         if (sent_.entries()[i].shape != shape) continue;
         known[content_hash(Matrix(sent_.view(i), dtype))].push_back(sent_.entries()[i].name);
-        sent_.forget();
+        has_read(sent_, i);
       }
     return known;
   }
 
   // Above this the search for renamed weights costs more than it tells.
   static constexpr std::size_t kMostSearched = 2000;
+  static constexpr std::size_t kBytesKept = std::size_t{256} << 20;
   const WeightSet &sent_, &got_;
   const WeightSet* previous_;
+  std::size_t read_ = 0;  // bytes since memory was given back
   bool all_narrowed_ = false;
   std::vector<std::size_t> missing_, extra_;
   std::map<std::string, std::map<std::uint64_t, std::vector<std::string>>> contents_;

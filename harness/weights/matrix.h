@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "harness/types/generator.h"
 #include "harness/types/tensor.h"
 
 namespace meshparity::weights {
@@ -45,17 +46,16 @@ inline bool same(double a, double b) {
 }
 bool same(const Matrix& a, const Matrix& b);
 
-// FNV-1a over numbers, for matching.
+// Of numbers in their order, for matching; zeros of either sign are one.
 class Hash {
  public:
   void add(double value) {
-    std::uint64_t bits = std::bit_cast<std::uint64_t>(value == 0 ? 0.0 : value);
-    for (int byte = 0; byte < 8; ++byte, bits >>= 8) hash_ = (hash_ ^ (bits & 0xff)) * 1099511628211ull;
+    hash_ = mix64(hash_ ^ std::bit_cast<std::uint64_t>(value == 0 ? 0.0 : value)) + 1;
   }
   std::uint64_t value() const { return hash_; }
 
  private:
-  std::uint64_t hash_ = 14695981039346656037ull;
+  std::uint64_t hash_ = name_hash("");
 };
 std::vector<std::uint64_t> row_hashes(const Matrix& m);
 std::vector<std::uint64_t> column_hashes(const Matrix& m);
