@@ -187,33 +187,33 @@ Limits weight_limits(const Policy& policy, const Context& context, const TensorV
   // no larger than the gradients': twice the bound covers both.
   const double scale = std::min(1.0, t.max_grad_norm / (context.grad_norm + 1e-6));
   const double delta = 2 * scale * gradient_bound(grads, grads_relative, context, gradient.norm);
+  // Step 1: both moments are the gradient's own, so that an update is scale * g / (|scale * g| + eps).
   double carried = 0;
-  for (int step = 1; delta > 0 && step <= context.step; ++step) {
-    // Weights of gradient i in the two moments after bias correction.
-    double kappa_squares = 0, first_in_second = 0;
+  if (delta > 0 && context.step > 0)
+    carried = t.lr * std::min(2.0, 2 * delta / (scale * gradient.smallest_nonzero + t.eps));
+  // Later gradients are those of weights that already differ, somewhere in the model: nothing that is known
+  // of this tensor bounds them, an update may go either way, and the cap decides.
+  for (int step = 2; delta > 0 && step <= context.step; ++step) {
+    double kappa_squares = 0;
     for (int i = 1; i <= step; ++i) {
+      // Weights of gradient i in the two moments after bias correction.
       const double in_first = (1 - t.beta1) * std::pow(t.beta1, step - i) / (1 - std::pow(t.beta1, step));
       const double in_second = (1 - t.beta2) * std::pow(t.beta2, step - i) / (1 - std::pow(t.beta2, step));
       // Cauchy-Schwarz: |m| <= kappa sqrt(v). Infinite where the second moment forgets what the first
       // remembers.
       if (in_first > 0) kappa_squares += in_first * in_first / in_second;
-      if (i == 1) first_in_second = in_second;
     }
-    const double kappa = std::sqrt(kappa_squares);
-    const double root = std::sqrt(first_in_second) * scale * gradient.smallest_nonzero;
-    const double sensitivity = (1 + kappa) * delta / (root + t.eps);
-    // Later gradients are those of weights that already differ, somewhere in the model: nothing that is known
-    // of this tensor bounds them, so that the cap decides.
-    carried += t.lr * (step == 1 ? std::min(2 * kappa, sensitivity) : 2 * kappa);
+    carried += t.lr * 2 * std::sqrt(kappa_squares);
   }
   const double roundings = context.step * row.relative;
   // Vectors act beside 1: a norm multiplies by 1 + w, decay takes exp(A_log) and softplus(a + dt_bias).
   const double scale_of_cap = decays(want.shape) ? weight.largest : std::max(weight.largest, 1.0);
-  l.norm = capped(carried + roundings * weight.norm, row.cap, scale_of_cap);
+  l.norm = capped(carried + roundings * weight.norm, row.cap, std::max(weight.norm, scale_of_cap));
   l.element = capped(carried + roundings * weight.largest, row.cap, scale_of_cap);
-  l.why = text("gradient bound %.3g carried through AdamW %.3g + %.3g * ||want||, at most %.3g", delta,
-               carried, roundings, row.cap > 0 ? row.cap * scale_of_cap : INFINITY) +
-          "; docs/tolerance.md#" + row.doc;
+  l.why =
+      text("gradient bound %.3g carried through AdamW %.3g + %.3g * ||want||, at most %.3g on each element",
+           delta, carried, roundings, row.cap > 0 ? row.cap * scale_of_cap : INFINITY) +
+      "; docs/tolerance.md#" + row.doc;
   return l;
 }
 
