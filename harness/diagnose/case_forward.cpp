@@ -280,6 +280,27 @@ void label_rules(const CaseView& view, std::vector<Cause>& causes) {
   }
 }
 
+// What is wrong with a forward pass whose code was right in step 1 and whose weights are within their bounds.
+Cause used_again(const CaseView& view, const Moment& moment, const CaseTensor& tensor) {
+  // Old weights err by as much as the step changed the output; what rounding left in the weights, enlarged
+  // where gradients are far below AdamW's eps, by next to nothing of that.
+  constexpr double kCarried = 1e-4;
+  const std::string step = std::to_string(moment.step), before = "step" + std::to_string(moment.step - 1);
+  const CaseTensor* first = view.find("activations/" + moment.name);
+  const double moved = first ? distance(values_of(first->want), values_of(tensor.want)) : 0;
+  const double error = difference_of(tensor);
+  if (error < kCarried * moved)
+    return {"rounding of the weights carried into step " + step,
+            block_words(view, moment.name) + " differs by " + short_number(error / moved) +
+                " of what the steps before changed in it, and the weights after " + before +
+                " are within their bounds; AdamW enlarges roundings where gradients are far below eps",
+            0.6};
+  return {"old weights used in step " + step,
+          block_words(view, moment.name) + " was right in step 1, and the weights after " + before +
+              " are right, but its output in the next step is not",
+          0.85};
+}
+
 void forward_rules(const CaseView& view, std::vector<Cause>& causes) {
   const Moment& moment = view.first->moment;
   const bool forward = moment.phase == Phase::forward || moment.phase == Phase::logits;
@@ -287,12 +308,8 @@ void forward_rules(const CaseView& view, std::vector<Cause>& causes) {
   const CaseTensor& tensor = *view.first->tensor;
   if (moment.step > 1) {
     // The same code was right in step 1 and the weights after it are right: other weights were used.
-    const std::string before = "step" + std::to_string(moment.step - 1) + "/";
     if (view.wrong_of(Phase::update, moment.step - 1).first == 0)
-      causes.push_back({"old weights used in step " + std::to_string(moment.step),
-                        block_words(view, moment.name) + " was right in step 1, and the weights after " +
-                            before.substr(0, 5) + " are right, but its output in the next step is not",
-                        0.85});
+      causes.push_back(used_again(view, moment, tensor));
     return;
   }
   if (moment.name == "embed" && unmasked_embedding(view, tensor)) {

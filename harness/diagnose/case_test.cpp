@@ -179,6 +179,14 @@ TEST_CASE("a forward pass that goes wrong in the second step with right weights 
   CHECK(c.cause() == "old weights used in step 2");
 }
 
+TEST_CASE("a forward pass that goes wrong in the second step by next to nothing used rounded weights") {
+  PlantedCase c("fsdp2");
+  const std::string key = "trace/step2/activations/layers.1.mixer";
+  const Generator noise(5, key);
+  for (int i = 0; i < c.size(key); ++i) c.at(key)[i] *= 1 + 1e-9 * noise.normal(i);
+  CHECK(c.cause() == "rounding of the weights carried into step 2");
+}
+
 TEST_CASE("an axis that changes no shape is the cause, whatever else is wrong") {
   PlantedCase c("tp2", true);
   c.placement = {{"sp", "changes no local shape"}};
