@@ -1,5 +1,7 @@
 #include "harness/cli/bounds.h"
 
+#include "harness/types/loss_sum.h"
+
 namespace meshparity::cli {
 
 KeyName name_of(const std::string& key) {
@@ -14,6 +16,13 @@ KeyName name_of(const std::string& key) {
     return {"weights", head + "/" + name, std::stoi(head.substr(4))};
   }
   return {head, head, 0};
+}
+
+void set_backward_size(tolerance::Context& context, const std::string& loss,
+                       const std::function<std::optional<double>(const std::string& key)>& expected) {
+  context.grad_norm = expected("grad_norm").value_or(0);
+  context.loss_size =
+      parse_loss(loss).size([&](const std::string& term) { return expected("loss/" + term).value_or(0); });
 }
 
 compare::Bound bound_of(const tolerance::Policy& policy, tolerance::Context context, const std::string& key,

@@ -2,6 +2,8 @@
 // reference's own proof all judge through it.
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <string>
 
 #include "harness/compare/compare.h"
@@ -19,6 +21,11 @@ struct KeyName {
   int step = 0;
 };
 KeyName name_of(const std::string& key);
+
+// What bounds of gradients scale with: the norm of all of them, and the size of the loss they are taken of.
+// `expected`: an expected number by its path ("grad_norm", "loss/aux"), or nothing.
+void set_backward_size(tolerance::Context& context, const std::string& loss,
+                       const std::function<std::optional<double>(const std::string& key)>& expected);
 
 // The bound of a tensor, and the step it is judged after. "trace/<key>" has the bound of <key>.
 compare::Bound bound_of(const tolerance::Policy& policy, tolerance::Context context, const std::string& key,

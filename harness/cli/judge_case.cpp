@@ -1,7 +1,6 @@
 #include "harness/cli/judge_case.h"
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 
 #include "harness/cli/bounds.h"
@@ -12,7 +11,6 @@
 #include "harness/layout/placement_check.h"
 #include "harness/types/error.h"
 #include "harness/types/glob.h"
-#include "harness/types/loss_sum.h"
 #include "scenarios/load.h"
 
 namespace meshparity::cli {
@@ -106,10 +104,10 @@ tolerance::Context context_of(const CaseSpec& spec, const Scenario& scenario, co
   context.token_ids = scenario.batch.token_ids;
   context.dtype = spec.dtype;
   context.conditions = scenario.conditions, context.rounded_sides = scenario.rounded_sides;
-  if (const auto norm = expected.find("grad_norm")) context.grad_norm = norm->at(0);
-  for (const LossSum::Term& term : parse_loss(spec.loss).terms)
-    if (const auto value = expected.find("loss/" + term.name))
-      context.loss_size += term.weight * std::fabs(value->at(0));
+  set_backward_size(context, spec.loss, [&](const std::string& key) -> std::optional<double> {
+    const auto value = expected.find(key);
+    return value ? std::optional(value->at(0)) : std::nullopt;
+  });
   return context;
 }
 

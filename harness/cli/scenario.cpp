@@ -85,9 +85,11 @@ void prove_reference(const Scenario& scenario, const CaseSpec& spec,
   context.dtype = spec.dtype;
   // What the golden holds of the term mtp are the reference's gradients where that is the case's loss.
   const std::string mtp = spec.loss == "mtp" ? "grads_mtp/" : "no gradients of this term";
-  const auto& norms = spec.loss == "mtp" ? reference : scenario.golden;
-  if (const auto norm = norms.find("grad_norm"); norm != norms.end())
-    context.grad_norm = norm->second.view().at(0);
+  const auto& numbers = spec.loss == "mtp" ? reference : scenario.golden;
+  set_backward_size(context, spec.loss, [&](const std::string& key) -> std::optional<double> {
+    const auto value = numbers.find(key);
+    return value == numbers.end() ? std::nullopt : std::optional(value->second.view().at(0));
+  });
   for (const auto& [key, want] : scenario.golden) {
     const bool of_mtp = key.rfind(mtp, 0) == 0;
     const auto got = reference.find(of_mtp ? "grads/" + key.substr(mtp.size()) : key);

@@ -53,10 +53,9 @@ class DumpEvidence {
     for (const auto& r : results) verdicts_[{r.check, r.tensor}] = &r;
     context_.config = *rules.config, context_.train = rules.train, context_.tokens = batch.tokens();
     context_.token_ids = batch.token_ids;
-    if (const auto norm = want.tensors.find("expected/grad_norm"); norm != want.tensors.end())
-      context_.grad_norm = norm->second.view().at(0);
+    set_backward_size(context_, want, of_mtp ? "mtp" : rules.train.loss, of_mtp ? "grads_mtp" : "grads");
     evidence_.map = &map_, evidence_.train = rules.train;
-    if (of_mtp) evidence_.loss = "mtp", context_.grad_norm = 0;  // bounds by each gradient's own size
+    if (of_mtp) evidence_.loss = "mtp";
     for (const auto& [path, tensor] : want.tensors) {
       if (path.rfind("weights/", 0) == 0) add_weight(path, tensor);
       if (path.rfind("expected/", 0) == 0) add(path.substr(9), tensor);

@@ -30,6 +30,16 @@ bool all_zero(const TensorView& view) {
   return true;
 }
 
+// The norm of everything that a store holds below a path.
+double norm_of(const golden::Store& store, const std::string& prefix) {
+  double sum = 0;
+  for (const auto& [path, tensor] : store.tensors)
+    if (path.rfind(prefix, 0) == 0)
+      for (std::int64_t i = 0, n = tensor.numel(); i < n; ++i)
+        sum += tensor.view().at(i) * tensor.view().at(i);
+  return std::isfinite(sum) ? std::sqrt(sum) : 0;
+}
+
 class DumpJudge {
  public:
   DumpJudge(const golden::Store& got, const golden::Store& want, const CompareRules& rules)
@@ -42,8 +52,9 @@ class DumpJudge {
       if (const auto ids = store->tensors.find("inputs/token_ids");
           ids != store->tensors.end() && ids->second.dtype == DType::int64 && context_.token_ids.empty())
         context_.token_ids = ids->second.to_int64();
-    context_.grad_norm = grad_norm();
-    norm_mtp_ = norm_of("expected/grads_mtp/");
+    of_mtp_ = context_;
+    set_backward_size(context_, want, rules.train.loss, "grads");
+    set_backward_size(of_mtp_, want, "mtp", "grads_mtp");
     for (const auto& [path, tensor] : got.tensors) {
       const auto name = known_name(golden::after(path, kExpected));
       if (!name || !of_parameter(*name)) continue;
@@ -90,30 +101,13 @@ class DumpJudge {
     return 0;
   }
 
-  // The true norm of the gradients, from the other side's own number or from its gradients.
-  double grad_norm() const {
-    const auto* stored = expected(want_, "grad_norm");
-    if (stored && stored->numel() == 1 && std::isfinite(stored->view().at(0))) return stored->view().at(0);
-    return norm_of("expected/grads/");
-  }
-  // Of everything that the other side holds below a path.
-  double norm_of(const std::string& prefix) const {
-    double sum = 0;
-    for (const auto& [path, tensor] : want_.tensors)
-      if (path.rfind(prefix, 0) == 0)
-        for (std::int64_t i = 0, n = tensor.numel(); i < n; ++i)
-          sum += tensor.view().at(i) * tensor.view().at(i);
-    return std::isfinite(sum) ? std::sqrt(sum) : 0;
-  }
-
   static bool of_parameter(const KeyName& name) {
     return name.check == "grads" || name.check == "grads_mtp" || name.check == "weights";
   }
 
   tolerance::Context context_of(const KeyName& name, DType dtype) const {
-    tolerance::Context context = context_;
+    tolerance::Context context = name.check == "grads_mtp" ? of_mtp_ : context_;
     context.dtype = dtype, context.tensor = parameter_of(name);
-    if (name.check == "grads_mtp") context.grad_norm = norm_mtp_;
     return context;
   }
 
@@ -168,7 +162,7 @@ class DumpJudge {
     if (!enabled("loss") || !glob_match(rules_.tensor, line)) return;
     GradientScale scale;
     scale.against = rules_.want_name;
-    tolerance::Context context = context_;
+    tolerance::Context context = check == "grads_mtp" ? of_mtp_ : context_;
     context.dtype = rules_.dtype.value_or(DType::float64);
     for (const auto& key : keys) {
       const KeyName name = name_of(key);
@@ -314,8 +308,7 @@ class DumpJudge {
   DumpOrder order_;
   std::map<std::string, std::string>
       renamed_;  // path that is looked for -> path under which a dump seems to hold it
-  tolerance::Context context_;
-  double norm_mtp_ = 0;  // of the expected gradients of the term mtp
+  tolerance::Context context_, of_mtp_;  // of_mtp_: of gradients of the term mtp alone
 };
 
 }  // namespace
@@ -330,6 +323,21 @@ golden::Store read_dump(const std::string& path) {
         path, "attribute schema",
         "is " + schema->second.substr(0, 40) + ", this version reads " + std::to_string(golden::kSchema));
   return store;
+}
+
+void set_backward_size(tolerance::Context& context, const golden::Store& want, const std::string& loss,
+                       const std::string& grads) {
+  bool has_norm = false;
+  set_backward_size(context, loss, [&](const std::string& key) -> std::optional<double> {
+    if (key == "grad_norm" && grads != "grads") return std::nullopt;  // those of another loss
+    const auto found = want.tensors.find(kExpected + key);
+    if (found == want.tensors.end() || found->second.numel() != 1 ||
+        !std::isfinite(found->second.view().at(0)))
+      return std::nullopt;
+    has_norm = has_norm || key == "grad_norm";
+    return found->second.view().at(0);
+  });
+  if (!has_norm) context.grad_norm = norm_of(want, kExpected + grads + "/");
 }
 
 std::vector<CheckResult> judge_dump(const golden::Store& got, const golden::Store& want,

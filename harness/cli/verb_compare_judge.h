@@ -34,6 +34,11 @@ struct CompareRules {
 // worth is judged. Throws InputError for a damaged file or another schema.
 golden::Store read_dump(const std::string& path);
 
+// What bounds of the gradients below expected/<grads> scale with, from what the expected side says of `loss`,
+// whose gradients they are. The norm is the side's own number where it has one for them.
+void set_backward_size(tolerance::Context& context, const golden::Store& want, const std::string& loss,
+                       const std::string& grads);
+
 // One verdict per dataset of either side.
 std::vector<CheckResult> judge_dump(const golden::Store& got, const golden::Store& want,
                                     const CompareRules& rules);
