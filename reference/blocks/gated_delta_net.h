@@ -30,6 +30,19 @@ at::Tensor l2_norm(const at::Tensor& x);
 // Log of the decay: -e^a_log softplus(a + dt_bias), softplus linear above 20. a [T, H] -> [T, H].
 at::Tensor log_decay(const at::Tensor& a, const at::Tensor& a_log, const at::Tensor& dt_bias);
 
+// What the delta rule sees of x [T, D] and of its convolved channels [T, C]: q and k [T, H, K], normed,
+// repeated for the value heads, q scaled by K^(-1/2); v [T, H, V]; g (log of the decay) and beta [T, H].
+struct DeltaRuleInputs {
+  at::Tensor q, k, v, g, beta;
+};
+DeltaRuleInputs delta_rule_inputs(const at::Tensor& x, const at::Tensor& convolved,
+                                  const GatedDeltaNetWeights& weights, std::int64_t key_heads,
+                                  std::int64_t value_heads);
+
+// out_proj of the delta rule's o [T, H, V], normed and gated by x [T, D] -> [T, D].
+at::Tensor gated_delta_output(const at::Tensor& o, const at::Tensor& x, const GatedDeltaNetWeights& weights,
+                              double eps);
+
 // x [T, D] -> [T, D]. Source: qwen35.md 1.5.
 at::Tensor gated_delta_net(const at::Tensor& x, const GatedDeltaNetWeights& weights, std::int64_t key_heads,
                            std::int64_t value_heads, double eps);

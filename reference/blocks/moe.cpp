@@ -12,8 +12,16 @@ Routing route(const at::Tensor& x, const at::Tensor& router, std::int64_t expert
   return {experts, top / top.sum(-1, /*keepdim=*/true)};
 }
 
+Routing route_to(const at::Tensor& x, const at::Tensor& router, const at::Tensor& experts) {
+  const at::Tensor chosen = at::softmax(at::linear(x, router), -1).gather(-1, experts);
+  return {experts, chosen / chosen.sum(-1, /*keepdim=*/true)};
+}
+
 at::Tensor moe(const at::Tensor& x, const MoeWeights& weights, std::int64_t experts_per_token) {
-  const Routing routing = route(x, weights.router, experts_per_token);
+  return moe(x, weights, route(x, weights.router, experts_per_token));
+}
+
+at::Tensor moe(const at::Tensor& x, const MoeWeights& weights, const Routing& routing) {
   // unbind, not select in the loop: select's backward would fill a whole [E, ..] tensor for every expert.
   const std::vector<at::Tensor> gate_up = weights.experts_gate_up.unbind(0);
   const std::vector<at::Tensor> down = weights.experts_down.unbind(0);

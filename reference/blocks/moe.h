@@ -26,8 +26,12 @@ struct Routing {
 // The k largest of softmax(x router^T) over all experts, divided by their sum.
 Routing route(const at::Tensor& x, const at::Tensor& router, std::int64_t experts_per_token);
 
+// The same probabilities of experts [T, k] that were chosen elsewhere, divided by their sum.
+Routing route_to(const at::Tensor& x, const at::Tensor& router, const at::Tensor& experts);
+
 // sum_k weight_k expert_k(x) + sigmoid(shared_expert_gate x) shared_expert(x). x [T, D] -> [T, D].
 // Source: qwen35.md 1.6.
 at::Tensor moe(const at::Tensor& x, const MoeWeights& weights, std::int64_t experts_per_token);
+at::Tensor moe(const at::Tensor& x, const MoeWeights& weights, const Routing& routing);
 
 }  // namespace meshparity::reference
