@@ -1,3 +1,4 @@
+// The text of a rollout, its refusals, and the batch as rollout sees it.
 #include "harness/types/rollout.h"
 
 #include <catch2/catch.hpp>
