@@ -1,12 +1,9 @@
 #include "golden/dumps/dump.h"
 
-#include <glob.h>
-
 #include <algorithm>
-#include <cctype>
-#include <filesystem>
 
 #include "golden/dumps/formats.h"
+#include "golden/dumps/patterns.h"
 #include "golden/dumps/record.h"
 #include "golden/dumps/zip.h"
 #include "harness/types/error.h"
@@ -16,43 +13,6 @@ namespace {
 
 // Numbers take up to four times their text in memory ("1," becomes eight bytes).
 constexpr std::uint64_t kMostText = std::uint64_t{128} << 20;
-
-// "rank2" before "rank10".
-bool natural_less(const std::string& a, const std::string& b) {
-  std::size_t i = 0, j = 0;
-  const auto digit = [](char c) { return std::isdigit(static_cast<unsigned char>(c)) != 0; };
-  while (i < a.size() && j < b.size()) {
-    if (digit(a[i]) && digit(b[j])) {
-      std::size_t ie = i, je = j;
-      while (ie < a.size() && digit(a[ie])) ++ie;
-      while (je < b.size() && digit(b[je])) ++je;
-      std::string x = a.substr(i, ie - i), y = b.substr(j, je - j);
-      x.erase(0, std::min(x.find_first_not_of('0'), x.size())),
-          y.erase(0, std::min(y.find_first_not_of('0'), y.size()));
-      if (x.size() != y.size()) return x.size() < y.size();
-      if (x != y) return x < y;
-      i = ie, j = je;
-    } else {
-      if (a[i] != b[j]) return a[i] < b[j];
-      ++i, ++j;
-    }
-  }
-  return a.size() - i < b.size() - j;
-}
-
-std::vector<std::string> expand(const std::string& argument) {
-  std::error_code error;
-  if (std::filesystem::exists(argument, error) || argument.find_first_of("*?[") == std::string::npos)
-    return {argument};
-  glob_t found{};
-  std::vector<std::string> files;
-  if (::glob(argument.c_str(), 0, nullptr, &found) == 0)
-    files.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
-  ::globfree(&found);
-  if (files.empty()) throw InputError(argument + ": no such file");
-  std::sort(files.begin(), files.end(), natural_less);
-  return files;
-}
 
 enum class Format { torch, npz, safetensors, hdf5, json, lines };
 
@@ -199,7 +159,12 @@ class Source : public SampleSource {
 }  // namespace
 
 std::shared_ptr<const SampleSource> open_dump(const std::string& argument) {
-  return std::make_shared<Source>(argument, expand(argument));
+  return open_dump(argument, expand(argument));
+}
+
+std::shared_ptr<const SampleSource> open_dump(const std::string& name,
+                                              const std::vector<std::string>& files) {
+  return std::make_shared<Source>(name, files);
 }
 
 }  // namespace meshparity::dumps

@@ -13,5 +13,7 @@ namespace meshparity::dumps {
 // are told by content, not by name. Throws InputError naming file and field for what is missing, damaged or
 // unknown.
 std::shared_ptr<const SampleSource> open_dump(const std::string& argument);
+// The same of these files together, called `name` in messages about all of them.
+std::shared_ptr<const SampleSource> open_dump(const std::string& name, const std::vector<std::string>& files);
 
 }  // namespace meshparity::dumps

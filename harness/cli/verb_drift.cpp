@@ -4,19 +4,32 @@
 #include <memory>
 
 #include "golden/dumps/dump.h"
+#include "harness/cli/verb_drift_series.h"
 #include "harness/cli/verb_report.h"
 #include "harness/drift/drift.h"
 #include "harness/drift/noise.h"
 #include "harness/types/error.h"
 #include "reports/drift.h"
+#include "reports/report.h"
+#include "reports/series.h"
 
 namespace meshparity::cli {
 namespace {
 
 struct DriftOptions {
   std::string both, train, rollout, noise, noise_side = "train", json, markdown;
-  bool quiet = false;
+  bool quiet = false, series = false;
 };
+
+int judge_series(const DriftOptions& o) {
+  if (!o.noise.empty()) throw InputError("drift: --noise and --series do not go together: judge one step");
+  const SeriesResult result = judge_drift_series(o.both, o.train, o.rollout);
+  std::cout << (o.quiet ? reports::series_headline(result) + "\n" : reports::series_console(result))
+            << std::flush;
+  if (!o.json.empty()) reports::write_file(o.json, reports::series_json(result));
+  if (!o.markdown.empty()) reports::write_file(o.markdown, reports::series_markdown(result));
+  return result.verdict.fault || result.judged_verdict.fault ? 1 : 0;
+}
 
 int judge_drift(const DriftOptions& o) {
   if (o.both.empty() == (o.train.empty() && o.rollout.empty()))
@@ -24,6 +37,7 @@ int judge_drift(const DriftOptions& o) {
   if (o.both.empty() && (o.train.empty() || o.rollout.empty()))
     throw InputError(std::string("drift: --") + (o.train.empty() ? "train" : "rollout") + " is missing");
   require_writable(o.json), require_writable(o.markdown);
+  if (o.series) return judge_series(o);
   const auto first = dumps::open_dump(o.both.empty() ? o.train : o.both);
   const auto second = o.both.empty() ? dumps::open_dump(o.rollout) : nullptr;
   DriftResult result = drift::analyse(*first, second.get());
@@ -54,6 +68,8 @@ void add_drift(CLI::App& app, Chosen& chosen) {
                    "a second run of one side with other batches: is the drift above that noise?");
   verb->add_option("--noise-side", o->noise_side, "whose second run that is")
       ->check(CLI::IsMember({"train", "rollout"}));
+  verb->add_flag("--series", o->series,
+                 "the files are steps of one run ('step_*', 'data_{step}_rank*.pt'): what changed, and when");
   verb->add_option("--json", o->json, "write everything that was found")->group("Reports");
   verb->add_option("--markdown", o->markdown, "write the verdict and its table")->group("Reports");
   verb->add_flag("--quiet", o->quiet, "only the sentence of the verdict");
