@@ -23,6 +23,7 @@ struct Optimizer;       // impl/train/optimizer.h: AdamW, zeroing, norm and clip
 struct GradientGroups;  // impl/parallel/data.h: the ranks over which gradients are summed
 struct PipelineRunner;  // impl/parallel/pipeline.h: what carries out the schedule's actions
 struct DtypePolicy;     // impl/blocks/dtype_policy.h
+struct RolloutEdit;     // impl/rollout/edit.h: what rollout does around the model
 
 // Each hook edits the object just built for this rank, before it is used. Null = leave as it is.
 struct Seams {
@@ -37,6 +38,7 @@ struct Seams {
   std::function<void(GradientGroups&)> gradient_groups;
   std::function<void(PipelineRunner&)> pipeline;  // once per pass
   std::function<void(DtypePolicy&)> dtypes;
+  std::function<void(RolloutEdit&)> rollout;
 };
 
 }  // namespace meshparity::impl

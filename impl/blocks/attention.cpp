@@ -55,7 +55,8 @@ at::Tensor attention_block(const BlockContext& context, const UnitWeights& w, co
   const Tensors query_gate = f.split_query_gate(projected[0], d);
   const at::Tensor q = f.rope(f.head_norm(query_gate[0], w["self_attn.q_norm.weight"], eps), *context.tokens);
   const at::Tensor k = f.rope(f.head_norm(projected[1], w["self_attn.k_norm.weight"], eps), *context.tokens);
-  const at::Tensor o = context.context.active()
+  const at::Tensor o = context.cached ? context.cached->attend(q, k, projected[2])
+                       : context.context.active()
                            ? attend_over_context(context, q, k, projected[2], site + ".self_attn")
                            : f.attention(q, k, projected[2], *context.tokens, d);
   const at::Tensor attended = f.output_gate(o, query_gate[1]);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "harness/types/model_config.h"
+#include "impl/blocks/cached_mixer.h"
 #include "impl/blocks/context_tables.h"
 #include "impl/blocks/packed_tokens.h"
 #include "impl/blocks/primitives.h"
@@ -20,6 +21,7 @@ struct BlockContext {
   const PackedTokens* tokens = nullptr;  // of the micro-batch at hand, as this rank holds them
   ContextParallel context;
   std::shared_ptr<RouterLoss> router;  // of the micro-batch; null where the loss has no such term
+  CachedMixer* cached = nullptr;       // of the layer at hand, in rollout; null in training
 };
 
 }  // namespace meshparity::impl

@@ -98,16 +98,24 @@ void advance(const Head<T>& h, const T* delta, std::int64_t delta_stride, const 
 
 template <class T>
 void delta_rule_forward(const std::vector<DeltaPiece>& pieces, const DeltaSizes& sizes, In<T> qk, In<T> v,
-                        In<T> g, In<T> beta, Rows<T> delta, T* states, Rows<T> o) {
+                        In<T> g, In<T> beta, Rows<T> delta, T* states, Rows<T> o, const T* entering,
+                        T* leaving) {
   const std::int64_t K = sizes.key_dim, V = sizes.value_dim, per_piece = sizes.value_heads * K * V;
   Head<T> h;
   std::vector<T> read;  // [c, V] rows of K S, then of Q S
-  for (std::int64_t head = 0; head < sizes.value_heads; ++head)
+  for (std::int64_t head = 0; head < sizes.value_heads; ++head) {
+    std::int64_t of_document = head * K * V - per_piece;  // this head in `entering` and `leaving`
     for (std::size_t p = 0; p < pieces.size(); ++p) {
       const DeltaPiece& piece = pieces[p];
       h.set(piece, sizes, head, qk, v, g, beta);
       T* state = states + static_cast<std::int64_t>(p) * per_piece + head * K * V;
-      if (piece.first) std::fill_n(state, K * V, T(0));
+      if (piece.first) {
+        of_document += per_piece;
+        if (entering)
+          std::copy_n(entering + of_document, K * V, state);
+        else
+          std::fill_n(state, K * V, T(0));
+      }
       read.resize(h.c * V);
       Matrix<T> d{delta.row(piece.begin) + head * V, delta.stride},
           out{o.row(piece.begin) + head * V, o.stride};
@@ -127,7 +135,10 @@ void delta_rule_forward(const std::vector<DeltaPiece>& pieces, const DeltaSizes&
       }
       if (p + 1 < pieces.size() && !pieces[p + 1].first)
         advance<T>(h, d.data, d.stride, state, state + per_piece);
+      else if (leaving)
+        advance<T>(h, d.data, d.stride, state, leaving + of_document);
     }
+  }
 }
 
 template <class T>
@@ -239,7 +250,7 @@ void delta_rule_backward(const std::vector<DeltaPiece>& pieces, const DeltaSizes
 // NOLINTBEGIN(bugprone-macro-parentheses): T is a type.
 #define MESHPARITY_INSTANTIATE(T)                                                                       \
   template void delta_rule_forward<T>(const std::vector<DeltaPiece>&, const DeltaSizes&, In<T>, In<T>,  \
-                                      In<T>, In<T>, Rows<T>, T*, Rows<T>);                              \
+                                      In<T>, In<T>, Rows<T>, T*, Rows<T>, const T*, T*);                \
   template void delta_rule_backward<T>(const std::vector<DeltaPiece>&, const DeltaSizes&, In<T>, In<T>, \
                                        In<T>, In<T>, In<T>, const T*, In<T>, Rows<T>, Rows<T>, Rows<T>, \
                                        Rows<T>);

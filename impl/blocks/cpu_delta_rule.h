@@ -17,10 +17,12 @@ struct DeltaSizes {
 };
 
 // q|k [T, 2*Hk*K], v and o [T, Hv*V], g and beta [T, Hv]. Kept for backward: delta [T, Hv*V] and states
-// [pieces, Hv, K, V], the state entering each piece.
+// [pieces, Hv, K, V], the state entering each piece. `entering`, `leaving`: null, or [documents, Hv, K, V],
+// the states with which the documents begin (null: zero) and end.
 template <class T>
 void delta_rule_forward(const std::vector<DeltaPiece>& pieces, const DeltaSizes& sizes, In<T> qk, In<T> v,
-                        In<T> g, In<T> beta, Rows<T> delta, T* states, Rows<T> o);
+                        In<T> g, In<T> beta, Rows<T> delta, T* states, Rows<T> o, const T* entering = nullptr,
+                        T* leaving = nullptr);
 
 // dqk starts at zero (value heads of one key head add up); dv, dg, dbeta are written.
 template <class T>

@@ -228,4 +228,24 @@ at::Tensor delta_rule(const at::Tensor& qk_in, const at::Tensor& v_in, const at:
   })[0];
 }
 
+Tensors delta_rule_from(const at::Tensor& qk_in, const at::Tensor& v_in, const at::Tensor& g_in,
+                        const at::Tensor& beta_in, const at::Tensor& entering, const PackedTokens& tokens,
+                        std::int64_t key_dim) {
+  if (!fusable({qk_in, v_in, g_in, beta_in, entering}))
+    return impl::delta_rule_from(qk_in, v_in, g_in, beta_in, entering, tokens, key_dim);
+  const std::int64_t heads = g_in.size(1);
+  const DeltaSizes sizes{qk_in.size(1) / (2 * key_dim), heads, key_dim, v_in.size(1) / heads};
+  const at::Tensor qk = dense_rows(qk_in), v = dense_rows(v_in), g = dense_rows(g_in),
+                   beta = dense_rows(beta_in), from = entering.contiguous();
+  const at::Tensor delta = empty_rows(v), o = empty_rows(v), leaving = at::empty_like(from);
+  const at::Tensor states = at::empty(
+      {static_cast<std::int64_t>(tokens.pieces.size()), heads, key_dim, sizes.value_dim}, v.options());
+  with_type(v, [&]<class T>(T) {
+    delta_rule_forward<T>(tokens.pieces, sizes, in<T>(qk), in<T>(v), in<T>(g), in<T>(beta), out<T>(delta),
+                          states.mutable_data_ptr<T>(), out<T>(o), from.const_data_ptr<T>(),
+                          leaving.mutable_data_ptr<T>());
+  });
+  return {o, leaving};
+}
+
 }  // namespace meshparity::impl::cpu

@@ -23,6 +23,9 @@ Tensors delta_gates(const at::Tensor& a, const at::Tensor& b, const at::Tensor& 
                     const at::Tensor& dt_bias);
 at::Tensor delta_rule(const at::Tensor& qk, const at::Tensor& v, const at::Tensor& g, const at::Tensor& beta,
                       const PackedTokens& tokens, std::int64_t key_dim);
+Tensors delta_rule_from(const at::Tensor& qk, const at::Tensor& v, const at::Tensor& g,
+                        const at::Tensor& beta, const at::Tensor& states, const PackedTokens& tokens,
+                        std::int64_t key_dim);
 Routing route(const at::Tensor& logits, std::int64_t k);
 at::Tensor experts_ffn(const at::Tensor& x, const Routing& routing, const at::Tensor& gate_up,
                        const at::Tensor& down);

@@ -50,10 +50,11 @@ struct Chunked {
   at::Tensor states, delta, map;  // S entering each chunk, Delta, M
 };
 
-// S entering every chunk, from S_(n+1) = M_n S_n + E_n and S_0 = 0. Run backwards with transposed maps it
-// gives the gradients of the states leaving every chunk.
-at::Tensor scan(const at::Tensor& map, const at::Tensor& add, bool reverse) {
+// S entering every chunk, from S_(n+1) = M_n S_n + E_n and S_0 = `first` or, where that is undefined, 0. Run
+// backwards with transposed maps it gives the gradients of the states leaving every chunk.
+at::Tensor scan(const at::Tensor& map, const at::Tensor& add, bool reverse, const at::Tensor& first = {}) {
   at::Tensor states = at::zeros_like(add);
+  if (first.defined()) states.select(0, 0).copy_(first);
   const std::int64_t n = map.size(0);
   const Tensors m = map.unbind(0), e = add.unbind(0);
   Tensors s = states.unbind(0);
@@ -65,7 +66,7 @@ at::Tensor scan(const at::Tensor& map, const at::Tensor& add, bool reverse) {
 }
 
 Chunked forward_chunks(const at::Tensor& qk, const at::Tensor& v, const at::Tensor& g, const at::Tensor& beta,
-                       const DeltaChunks& chunks, std::int64_t key_dim) {
+                       const DeltaChunks& chunks, std::int64_t key_dim, const at::Tensor& first = {}) {
   Chunked c;
   const std::int64_t key_heads = qk.size(1) / (2 * key_dim), heads = g.size(1), r = heads / key_heads;
   const double scale = 1.0 / std::sqrt(static_cast<double>(key_dim));
@@ -95,7 +96,7 @@ Chunked forward_chunks(const at::Tensor& qk, const at::Tensor& v, const at::Tens
   const at::Tensor me = at::matmul(c.k_out.transpose(2, 3), c.uw);  // [K~^T U | K~^T W]
   c.map = me.slice(3, v.size(1) / heads).neg();
   c.map.diagonal(0, 2, 3).add_(c.carry.squeeze(3));
-  c.states = scan(c.map, me.slice(3, 0, v.size(1) / heads), /*reverse=*/false);
+  c.states = scan(c.map, me.slice(3, 0, v.size(1) / heads), /*reverse=*/false, first);
   c.delta = u - at::matmul(w, c.states);
   return c;
 }
@@ -177,6 +178,26 @@ at::Tensor delta_rule(const at::Tensor& qk, const at::Tensor& v, const at::Tenso
     return backward_chunks(c, chunks, to_chunks(grads[0], chunks, heads), n, r,
                            1.0 / std::sqrt(static_cast<double>(key_dim)));
   })[0];
+}
+
+Tensors delta_rule_from(const at::Tensor& qk, const at::Tensor& v, const at::Tensor& g,
+                        const at::Tensor& beta, const at::Tensor& states, const PackedTokens& tokens,
+                        std::int64_t key_dim) {
+  const at::Tensor o = at::empty_like(v), leaving = at::empty_like(states);
+  std::int64_t document = 0;
+  for (std::int64_t begin = 0, end = 0; begin < tokens.tokens; begin = end, ++document) {
+    while (end < tokens.tokens && tokens.documents[end] == tokens.documents[begin]) ++end;
+    const std::int64_t n = end - begin;
+    const auto own = [&](const at::Tensor& x) { return x.slice(0, begin, end); };
+    // One document alone: all that enters its first chunk is its state.
+    const DeltaChunks chunks = pack_documents(std::vector<std::int64_t>(n, 0), 1, tokens.options).chunks;
+    const Chunked c = forward_chunks(own(qk), own(v), own(g), own(beta), chunks, key_dim, states[document]);
+    own(o).copy_(from_chunks(at::matmul(c.q_in, c.states).add_(at::matmul(c.p, c.delta)), n));
+    const std::int64_t last = chunks.count - 1;
+    leaving[document].copy_(c.carry[last] * c.states[last] +
+                            at::matmul(c.k_out[last].transpose(1, 2), c.delta[last]));
+  }
+  return {o, leaving};
 }
 
 Tensors delta_gates(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_log,

@@ -16,6 +16,13 @@ namespace meshparity::impl {
 at::Tensor delta_rule(const at::Tensor& qk, const at::Tensor& v, const at::Tensor& g, const at::Tensor& beta,
                       const PackedTokens& tokens, std::int64_t key_dim);
 
+// The same where documents begin with states: states [D, Hv, K, V] of the D documents of `tokens`, in their
+// order -> o [T, Hv*V] and the states after the documents' last tokens, [D, Hv, K, V], a new tensor. Forward
+// only.
+Tensors delta_rule_from(const at::Tensor& qk, const at::Tensor& v, const at::Tensor& g,
+                        const at::Tensor& beta, const at::Tensor& states, const PackedTokens& tokens,
+                        std::int64_t key_dim);
+
 // The two gates: g = -exp(A_log) * softplus(a + dt_bias) (linear above 20), beta = sigmoid(b). a, b [T, Hv];
 // A_log, dt_bias [Hv].
 Tensors delta_gates(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_log,

@@ -5,13 +5,6 @@
 namespace meshparity::impl {
 namespace {
 
-// What enters the recurrence, and the parameters of the heads at hand.
-struct DeltaNetInputs {
-  at::Tensor qkv, b, a;             // [T, 2*Hk*K + Hv*V], [T, Hv], [T, Hv]
-  at::Tensor conv, a_log, dt_bias;  // [channels, 1, W], [Hv], [Hv]
-  std::int64_t heads() const { return b.size(1); }
-};
-
 // Convolution, gates and recurrence over a stream this rank holds whole: [T, Hv*V].
 at::Tensor mix(const BlockContext& context, const DeltaNetInputs& in, std::int64_t qk_width,
                const PackedTokens& tokens) {
@@ -130,7 +123,8 @@ at::Tensor gated_delta_net_block(const BlockContext& context, const UnitWeights&
   const DeltaNetInputs in{projected[0],           projected[2],
                           projected[3],           w["linear_attn.conv1d.weight"],
                           w["linear_attn.A_log"], w["linear_attn.dt_bias"]};
-  const at::Tensor o = context.context.active()
+  const at::Tensor o = context.cached ? context.cached->recur(in, qk_width)
+                       : context.context.active()
                            ? mix_over_context(context, in, qk_width, site + ".linear_attn")
                            : mix(context, in, qk_width, *context.tokens);
   const at::Tensor normed = f.gated_rms_norm(o, w["linear_attn.norm.weight"], z, context.config.rms_norm_eps);

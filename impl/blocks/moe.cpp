@@ -11,7 +11,8 @@ at::Tensor routed_experts(const BlockContext& context, const UnitWeights& w, con
                           const at::Tensor& scores, Range tokens, const Site& site) {
   const Primitives& f = context.primitives;
   const at::Tensor &gate_up = w["mlp.experts.gate_up_proj"], &down = w["mlp.experts.down_proj"];
-  Routing routing = f.route(scores, context.config.num_experts_per_tok);
+  Routing routing = context.cached ? context.cached->route(scores, tokens, site)
+                                   : f.route(scores, context.config.num_experts_per_tok);
   if (context.router) {
     const at::Tensor& real = context.router->real;
     routing.weights =

@@ -1,6 +1,7 @@
 #include "impl/blocks/primitives.h"
 
 #include "impl/blocks/attention_core.h"
+#include "impl/blocks/cached.h"
 #include "impl/blocks/conv.h"
 #include "impl/blocks/cpu_primitives.h"
 #include "impl/blocks/cross_entropy.h"
@@ -33,6 +34,10 @@ Primitives aten_primitives() {
   p.short_conv = short_conv;
   p.delta_gates = delta_gates;
   p.delta_rule = delta_rule;
+  p.cached_attention = cached_attention;
+  p.delta_rule_from = delta_rule_from;
+  p.delta_step = delta_step;
+  p.route_to = route_to;
   p.pass_states = pass_states;
   p.route = route;
   p.experts_ffn = experts_ffn;
@@ -69,6 +74,7 @@ Primitives default_primitives() {
   p.short_conv = cpu::short_conv;
   p.delta_gates = cpu::delta_gates;
   p.delta_rule = cpu::delta_rule;
+  p.delta_rule_from = cpu::delta_rule_from;
   p.route = cpu::route;
   p.experts_ffn = cpu::experts_ffn;
   p.embedding_lookup = cpu::embedding_lookup;

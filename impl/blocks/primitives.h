@@ -53,6 +53,17 @@ struct Primitives {
   Entry<Tensor(const Tensor& qk, const Tensor& v, const Tensor& g, const Tensor& beta,
                const PackedTokens& tokens, std::int64_t key_dim)>
       delta_rule;
+  // cached.h, delta_rule.h: what a pass of rollout does with its caches; forward only
+  Entry<Tensor(const Tensor& q, const Tensor& keys, const Tensor& values, const Tensor& bias,
+               std::int64_t head_dim)>
+      cached_attention;
+  Entry<Tensors(const Tensor& qk, const Tensor& v, const Tensor& g, const Tensor& beta, const Tensor& states,
+                const PackedTokens& tokens, std::int64_t key_dim)>
+      delta_rule_from;
+  Entry<Tensors(const Tensor& qk, const Tensor& v, const Tensor& g, const Tensor& beta, const Tensor& states,
+                std::int64_t key_dim)>
+      delta_step;
+  Entry<Routing(const Tensor& logits, const Tensor& experts)> route_to;
   // context_state.h
   Entry<Tensor(Collectives& collectives, const Group& group, const Tensor& extended,
                const StateTables& tables, std::int64_t heads, std::int64_t key_dim, const Site& site)>

@@ -89,8 +89,8 @@ std::vector<MicroBatchImages> make_images(const Batch& batch, const ModelConfig&
   return list;
 }
 
-void place_images(const BlockContext& context, const ShardedParameters& parameters, const Group& cp,
-                  const MicroBatchImages& images, const VisionHook& record, at::Tensor& x, at::Tensor& next) {
+at::Tensor image_features(const BlockContext& context, const ShardedParameters& parameters, const Group& cp,
+                          const MicroBatchImages& images, const VisionHook& record) {
   const VisionPart& part = images.part;
   // The tower never runs sequence-parallel; with whole weights it is alone.
   TensorParallel tp = context.tp;
@@ -98,10 +98,15 @@ void place_images(const BlockContext& context, const ShardedParameters& paramete
   if (part.whole) tp.group = std::make_shared<Group>("tp", 0, 1, nullptr);
   const UnitWeights weights = parameters.gather("visual");
   const at::Tensor own = vision_tower(context, tp, weights, part.pixels, images.patches, record);
+  return context.primitives.gather_features(*context.tp.collectives, *context.tp.group, cp, own, part);
+}
+
+void place_images(const BlockContext& context, const ShardedParameters& parameters, const Group& cp,
+                  const MicroBatchImages& images, const VisionHook& record, at::Tensor& x, at::Tensor& next) {
+  const at::Tensor features = image_features(context, parameters, cp, images, record);
   const Primitives& f = context.primitives;
-  const at::Tensor features = f.gather_features(*context.tp.collectives, *context.tp.group, cp, own, part);
-  x = f.place_features(x, features, part.places);
-  if (next.defined()) next = f.place_features(next, features, part.next_places);
+  x = f.place_features(x, features, images.part.places);
+  if (next.defined()) next = f.place_features(next, features, images.part.next_places);
 }
 
 at::Tensor add_bias(const at::Tensor& x, const at::Tensor& bias) {

@@ -42,6 +42,10 @@ std::vector<MicroBatchImages> make_images(const Batch& batch, const ModelConfig&
                                           const Flags& flags, const RankCoordinate& at,
                                           const TokenLayout& layout, const PackingOptions& options);
 
+// The features [F, D] of all images of this rank's tokens, in their order. Gathers the unit "visual".
+at::Tensor image_features(const BlockContext& context, const ShardedParameters& parameters, const Group& cp,
+                          const MicroBatchImages& images, const VisionHook& record);
+
 // Puts the features of the images at the placeholders of the residual stream x [T, D], and where `next` is
 // defined (embeddings of the next tokens, [T, D]) at those of that. Gathers the unit "visual".
 void place_images(const BlockContext& context, const ShardedParameters& parameters, const Group& cp,

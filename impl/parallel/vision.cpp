@@ -156,6 +156,21 @@ at::Tensor place_features(const at::Tensor& x, const at::Tensor& features, const
   })[0];
 }
 
+std::vector<double> pixels_behind(const Batch& batch, const ModelConfig& config, Range tokens) {
+  const Placeholders all(batch, config);
+  const std::int64_t width = config.vision.patch_width();
+  std::vector<double> pixels;
+  std::int64_t last = kNone;
+  for (std::int64_t t = tokens.begin; t < tokens.end; ++t) {
+    if (all.item[t] == kNone || all.item[t] == last) continue;
+    last = all.item[t];
+    const Item& item = all.items[last];
+    const auto begin = item.input->pixels.begin() + item.first_patch * width;
+    pixels.insert(pixels.end(), begin, begin + patches_of(item.grid) * width);
+  }
+  return pixels;
+}
+
 std::vector<std::int64_t> rope_index(const Batch& batch, const ModelConfig& config) {
   const Placeholders all(batch, config);
   const std::int64_t n = batch.tokens(), merge = config.vision.spatial_merge_size;

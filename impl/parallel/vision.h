@@ -52,6 +52,10 @@ at::Tensor gather_features(Collectives& collectives, const Group& tp, const Grou
 // x with row where.rows[i] replaced by features[where.features[i]]; what stood there gets no gradient.
 at::Tensor place_features(const at::Tensor& x, const at::Tensor& features, const FeaturePlaces& where);
 
+// The pixels of the images and videos that have a placeholder among the tokens [begin, end) of the batch, one
+// image after another.
+std::vector<double> pixels_behind(const Batch& batch, const ModelConfig& config, Range tokens);
+
 // Positions (t, h, w) [3*N] of a batch with images, axis after axis: text counts on all axes; a frame begins
 // where the text before it ended, has its rows and columns on the last two, and moves on by its larger side.
 std::vector<std::int64_t> rope_index(const Batch& batch, const ModelConfig& config);
