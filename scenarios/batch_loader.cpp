@@ -180,13 +180,7 @@ Batch load_batch(const std::string& name_or_path, const ModelConfig& config) {
 }
 
 TrainSpec load_train(const std::string& name_or_path) {
-  if (is_batch_shape(name_or_path)) {
-    // As in the packaged batches: roundings of small gradients reach the weights as lr / eps times
-    // themselves.
-    TrainSpec train;
-    train.eps = 1e-6;
-    return train;
-  }
+  if (is_batch_shape(name_or_path)) return {};
   const BatchFile source = open(name_or_path);
   const Fields top(source.json, source.path);
   check_keys(top);

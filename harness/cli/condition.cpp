@@ -15,7 +15,7 @@ constexpr int kDraws = 4;
 reference::TensorMap run_once(const Scenario& scenario, const CaseSpec& spec,
                               const reference::TensorMap& weights) {
   reference::RunOptions options;
-  options.loss = spec.loss, options.steps = 0;
+  options.loss = spec.loss, options.steps = steps_of(spec, scenario);
   return reference::run(scenario.config, weights, scenario.batch, scenario.train, options);
 }
 
@@ -61,8 +61,8 @@ const std::map<std::string, double>& measured_conditions(const Scenario& scenari
                                                          double loss_size) {
   static std::string kept_for;
   static std::map<std::string, double> kept;
-  const std::string key =
-      spec.model + "\n" + spec.batch + "\n" + std::to_string(spec.seed) + "\n" + spec.loss;
+  const std::string key = spec.model + "\n" + spec.batch + "\n" + std::to_string(spec.seed) + "\n" +
+                          spec.loss + "\n" + std::to_string(spec.steps);
   if (key == kept_for) return kept;
   kept.clear();
   const auto base = run_once(scenario, spec, scenario.weights);
@@ -72,6 +72,14 @@ const std::map<std::string, double>& measured_conditions(const Scenario& scenari
     const auto moved = run_once(scenario, spec, start);
     for (const auto& [name, value] : base) {
       const std::string check = name_of(name).check;
+      if (check == "weights") {
+        // What the steps made of the difference, without what was put in.
+        const std::string tensor = name_of(name).tensor, parameter = tensor.substr(tensor.find('/') + 1);
+        const at::Tensor put_in = start.at(parameter) - scenario.weights.at(parameter);
+        double& change = kept["weights/" + tensor];
+        change = std::max(change, kOutputsToo * norm_of(moved.at(name) - value - put_in) / kPerturbation);
+        continue;
+      }
       const double scale = condition_scale(check, norm_of(value), value.numel(), backward_size);
       if (name.rfind("denominators/", 0) == 0 || scale == 0) continue;
       double& condition = kept[check];

@@ -27,8 +27,9 @@ inline constexpr double kOutputsToo = 1.4142135623730951;
 
 // Condition by check (logits, logprobs, loss, grads, grad_norm): relative change of what the reference
 // computes, divided by that of its weights, the largest of several random perturbations. Norms as in
-// docs/tolerance.md#condition; `loss_size` as in tolerance::Context. Runs the reference; the last scenario's
-// is kept.
+// docs/tolerance.md#condition; `loss_size` as in tolerance::Context. Weights after steps, as
+// "weights/step<k>/<name>": absolute change of the tensor's norm per relative change. Runs the reference; the
+// last scenario's is kept.
 const std::map<std::string, double>& measured_conditions(const Scenario& scenario, const CaseSpec& spec,
                                                          double loss_size);
 

@@ -293,7 +293,7 @@ Cause used_again(const CaseView& view, const Moment& moment, const CaseTensor& t
     return {"rounding of the weights carried into step " + step,
             block_words(view, moment.name) + " differs by " + short_number(error / moved) +
                 " of what the steps before changed in it, and the weights after " + before +
-                " are within their bounds; AdamW enlarges roundings where gradients are far below eps",
+                " are within their bounds; AdamW enlarges roundings where gradients are small",
             0.6};
   return {"old weights used in step " + step,
           block_words(view, moment.name) + " was right in step 1, and the weights after " + before +

@@ -210,6 +210,22 @@ Limits weight_limits(const Policy& policy, const Context& context, const TensorV
   const double scale_of_cap = decays(want.shape) ? weight.largest : std::max(weight.largest, 1.0);
   l.norm = capped(carried + roundings * weight.norm, row.cap, std::max(weight.norm, scale_of_cap));
   l.element = capped(carried + roundings * weight.largest, row.cap, scale_of_cap);
+  // The later gradients of this scenario, where they were measured.
+  const auto measured =
+      context.step < 2 || context.dtype != DType::float64
+          ? context.conditions.end()
+          : context.conditions.find("weights/step" + std::to_string(context.step) + "/" + context.tensor);
+  if (measured != context.conditions.end()) {
+    const double moved =
+        measured->second * unit_roundoff(context.dtype) * rounding_growth(context.config, context.tokens);
+    const double allowed = std::min(moved, kLargestOfLaterSteps * std::max(weight.norm, scale_of_cap));
+    l.norm = std::max(l.norm, allowed);
+    l.element = std::max(l.element, std::min(allowed, kLargestOfLaterSteps * scale_of_cap));
+    l.why = text("measured: roundings move it by %.3g after these steps, at most %.3g of it allowed", moved,
+                 kLargestOfLaterSteps) +
+            "; docs/tolerance.md#" + row.doc;
+    return l;
+  }
   l.why =
       text("gradient bound %.3g carried through AdamW %.3g + %.3g * ||want||, at most %.3g on each element",
            delta, carried, roundings, row.cap > 0 ? row.cap * scale_of_cap : INFINITY) +

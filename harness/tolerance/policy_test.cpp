@@ -105,6 +105,29 @@ TEST_CASE("a measured condition widens a row by its derivation, never narrows it
   CHECK(carried > weight_limits(policy(), c, want.view(), &grad_view).norm);
 }
 
+TEST_CASE("weights of later steps may move as far as the reference's own do, and no further than 1e-6") {
+  Context c = context();
+  c.config.hidden_size = 400, c.config.num_hidden_layers = 5;  // sqrt(K) = 20
+  c.tensor = "w", c.step = 2;
+  HostTensor want = doubles({3, 4});
+  want.shape = {2, 1};
+  const HostTensor grad = doubles({0.3, 0.4});
+  const TensorView grad_view = grad.view();
+  const auto of = [&](double condition) {
+    c.conditions["weights/step2/w"] = condition;
+    return weight_limits(policy(), c, want.view(), &grad_view);
+  };
+  CHECK(of(1).norm == Approx(5e-9));  // never narrower than without
+  CHECK(of(1).element == Approx(4e-9));
+  CHECK(of(1e8).norm == Approx(1e8 * 0x1p-53 * 20).epsilon(1e-12));
+  CHECK(of(1e8).element == of(1e8).norm);
+  CHECK(of(1e15).norm == Approx(5e-6));
+  CHECK(of(1e15).element == Approx(4e-6));
+  c.step = 1;  // its gradient is bounded, and its bound is not measured
+  c.conditions["weights/step1/w"] = 1e15;
+  CHECK(weight_limits(policy(), c, want.view(), &grad_view).norm < 5e-9);
+}
+
 TEST_CASE("no element's bound exceeds the cap") {
   const HostTensor want = HostTensor::from(DType::float64, {std::int64_t{1} << 16},
                                            std::vector<double>(std::size_t{1} << 16, 0.5));
