@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <iostream>
 #include <map>
+#include <optional>
 
 #include "harness/cli/verb_report.h"
 #include "harness/layout/ownership.h"
@@ -16,13 +17,16 @@
 namespace meshparity::cli {
 namespace {
 
+// Lines of a table of meshes where --list does not say.
+constexpr std::size_t kListedMeshes = 30;
+
 struct PlanOptions {
   std::string model = "tiny-dense", mesh, dtype = "bfloat16", gradients = "float32", optimizer = "float32",
               json;
   run::CaseOptions flags;
   layout::PlanBatch batch;
   int world = 0;
-  std::size_t list = 30;
+  std::optional<std::size_t> list;
   bool ranks = false;
 };
 
@@ -61,6 +65,8 @@ int plan_verb(const PlanOptions& o) {
   if (o.mesh.empty() == (o.world == 0))
     throw InputError(
         "plan needs either --mesh, such as pp4.fsdp8.tp8, or --world N for all meshes of N ranks");
+  if (o.list && o.world == 0) throw InputError("--list: plan lists meshes with --world only");
+  if (o.ranks && o.world > 0) throw InputError("--ranks: plan has a line for every rank with --mesh only");
   require_writable(o.json);
   const PlanRequest request = request_of(o);
   const auto finish = [&](const auto& plan, const std::string& text) {
@@ -70,7 +76,7 @@ int plan_verb(const PlanOptions& o) {
   };
   if (o.world > 0) {
     const MeshTable table = plan_world(request, o.world);
-    return finish(table, plan_text(request, table, o.list));
+    return finish(table, plan_text(request, table, o.list.value_or(kListedMeshes)));
   }
   const MeshPlan plan = plan_mesh(request, Mesh::parse(o.mesh));
   return finish(plan, plan_text(request, plan, o.ranks));
@@ -153,9 +159,8 @@ void add_plan(CLI::App& app, Chosen& chosen) {
   dtype("--gradient-dtype", o->gradients, "of gradients");
   dtype("--optimizer-dtype", o->optimizer,
         "of AdamW's moments, and of a master copy where it is not --dtype");
-  verb->add_option("--list", o->list, "with --world: lines to print, 0 for all")
-      ->check(CLI::Range(std::size_t{0}, std::size_t{1} << 24))
-      ->capture_default_str();
+  verb->add_option("--list", o->list, "with --world: lines to print, 0 for all (30)")
+      ->check(CLI::Range(std::size_t{0}, std::size_t{1} << 24));
   verb->add_flag("--ranks", o->ranks, "with --mesh: a line for every rank");
   verb->add_option("--json", o->json, "write the plan, every rank or every mesh of it");
   verb->callback([o, &chosen] { chosen.run = [o] { return plan_verb(*o); }; });

@@ -157,6 +157,8 @@ TEST_CASE("plan refuses what cannot be, with the reason") {
   check_refused(plan({"--model", "no-model", "--mesh", "tp2"}), "no-model");
   check_refused(plan({"--mesh", "tp2", "--rows", "0"}), "--rows");
   check_refused(plan({"--world", "2", "--list", "-1"}), "--list");
+  check_refused(plan({"--mesh", "tp2", "--list", "3"}), "--list");
+  check_refused(plan({"--world", "2", "--ranks"}), "--ranks");
   check_refused(plan({"--mesh", "tp2", "--dtype", "int8"}), "--dtype 'int8'");
   check_refused(plan({"--model", "tiny-dense", "--mesh", "tp2", "--row-patches", "4"}),
                 "has no vision tower");
