@@ -3,34 +3,15 @@
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 
 #include "harness/types/error.h"
 #include "harness/types/generator.h"
 #include "scenarios/fields.h"
 #include "scenarios/load.h"
+#include "scenarios/temporary_file.h"
 
 namespace meshparity::scenarios {
 namespace {
-
-// A file that is gone when the test ends.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(const std::string& text, const char* extension) {
-    path_ = (std::filesystem::temp_directory_path() / ("meshparity-test-XXXXXX" + std::string(extension)))
-                .string();
-    const int fd = mkstemps(path_.data(), static_cast<int>(std::string(extension).size()));
-    REQUIRE(fd >= 0);
-    FILE* file = fdopen(fd, "w");
-    fwrite(text.data(), 1, text.size(), file);
-    fclose(file);
-  }
-  ~TemporaryFile() { std::filesystem::remove(path_); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 ModelConfig vocabulary(std::int64_t size) {
   ModelConfig config;

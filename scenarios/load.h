@@ -9,6 +9,7 @@
 #include "harness/types/batch.h"
 #include "harness/types/model_config.h"
 #include "harness/types/placement.h"
+#include "harness/types/precision.h"
 #include "harness/types/tolerance_rows.h"
 
 namespace meshparity::scenarios {
@@ -36,6 +37,9 @@ TrainSpec load_train(const std::string& name_or_path);
 // scenarios/placements.toml resolved for a model: one row per parameter, in parameters_of order.
 PlacementTable load_placements(const ModelConfig& config);
 tolerance::Policy load_tolerance();
+
+// A dtype policy: a name in scenarios/policies or a TOML with a dtype for every place.
+PrecisionPolicy load_policy(const std::string& name_or_path);
 
 // The lines of a .cases file without comments and blanks: (line number, text).
 struct CaseLine {

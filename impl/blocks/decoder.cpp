@@ -30,11 +30,11 @@ at::Tensor decoder_layer(const BlockContext& context, const UnitWeights& w, bool
   const auto mixer = full_attention ? attention_block : gated_delta_net_block;
   const at::Tensor mixed = mixer(context, w, norm(context, x, w["input_layernorm.weight"]), site);
   note(record, site + ".mixer", mixed);
-  const at::Tensor between = x + mixed;
+  const at::Tensor between = context.primitives.add(x, mixed);
   const auto ffn = context.config.is_moe() ? moe_block : feed_forward_block;
   const at::Tensor fed = ffn(context, w, norm(context, between, w["post_attention_layernorm.weight"]), site);
   note(record, site + ".ffn", fed);
-  return between + fed;
+  return context.primitives.add(between, fed);
 }
 
 at::Tensor decoder_layers(const BlockContext& context, const ShardedParameters& parameters, Range layers,

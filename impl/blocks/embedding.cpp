@@ -29,7 +29,7 @@ at::Tensor embed(const BlockContext& context, const at::Tensor& table, const at:
 
 HeadOutput head_logprobs(const BlockContext& context, const at::Tensor& h, const at::Tensor& head,
                          const at::Tensor& labels, std::int64_t begin, bool log_sums, const Site& site) {
-  const at::Tensor logits = context.primitives.linear(context.tp.enter(h, site), {head})[0];
+  const at::Tensor logits = context.primitives.head_linear(context.tp.enter(h, site), {head})[0];
   at::Tensor local, lse, valid, logprobs;
   {
     const BelowAutograd guard;

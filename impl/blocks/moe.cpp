@@ -43,7 +43,7 @@ at::Tensor moe_of_cut_tokens(const BlockContext& context, const UnitWeights& w, 
       tp.sequence ? x : split_to(*tp.collectives, *tp.group, x, sizes, 0, site + ".mlp.experts.split");
   std::int64_t begin = 0;
   for (int r = 0; r < tp.group->rank(); ++r) begin += sizes[r];
-  at::Tensor routed = routed_experts(context, w, own, f.linear(own, {w["mlp.gate.weight"]})[0],
+  at::Tensor routed = routed_experts(context, w, own, f.router_linear(own, {w["mlp.gate.weight"]})[0],
                                      {begin, begin + own.size(0)}, site + ".mlp");
   if (!tp.sequence)
     routed = join_from(*tp.collectives, *tp.group, routed, sizes, 0, site + ".mlp.experts.join");
@@ -65,7 +65,7 @@ at::Tensor moe_block(const BlockContext& context, const UnitWeights& w, const at
   const at::Tensor entered = context.tp.enter(x, site + ".mlp");
   // The replicated products are apart from the sharded ones: same shapes on every tp rank, so the same bits
   // and routes.
-  const Tensors scores = f.linear(entered, {w["mlp.gate.weight"], w["mlp.shared_expert_gate.weight"]});
+  const Tensors scores = f.router_linear(entered, {w["mlp.gate.weight"], w["mlp.shared_expert_gate.weight"]});
   const at::Tensor routed =
       routed_experts(context, w, entered, scores[0], {0, entered.size(0)}, site + ".mlp");
   const Tensors h =

@@ -20,6 +20,9 @@ namespace meshparity::impl {
 Primitives aten_primitives() {
   Primitives p;
   p.linear = linear;
+  p.router_linear = linear;
+  p.head_linear = linear;
+  p.add = [](const at::Tensor& x, const at::Tensor& y) { return x + y; };
   p.swiglu = swiglu;
   p.output_gate = sigmoid_gate;
   p.shared_expert_gate = sigmoid_gate;

@@ -26,6 +26,9 @@ struct Primitives {
 
   // linear.h
   Entry<Tensors(const Tensor& x, const Tensors& weights)> linear;
+  Entry<Tensors(const Tensor& x, const Tensors& weights)> router_linear;  // the router's weight stands first
+  Entry<Tensors(const Tensor& x, const Tensors& weights)> head_linear;    // logits
+  Entry<Tensor(const Tensor& x, const Tensor& y)> add;                    // on the residual stream
   Entry<Tensor(const Tensor& gate, const Tensor& up)> swiglu;
   Entry<Tensor(const Tensor& attended, const Tensor& gate)> output_gate;
   Entry<Tensor(const Tensor& shared, const Tensor& gate)> shared_expert_gate;

@@ -1,4 +1,4 @@
-// What planted faults are made of: collectives that pass everything on, edits of plan rows, composition of
+// What planted faults are made of: damaged collectives, edits of plan rows, composition of
 // hooks.
 #pragma once
 
@@ -8,51 +8,14 @@
 #include <utility>
 
 #include "harness/types/glob.h"
-#include "impl/comm/comm.h"
+#include "impl/comm/pass_on.h"
 #include "impl/parallel/plan.h"
 #include "impl/seams.h"
 #include "scenarios/faults/fault.h"
 
 namespace meshparity::faults {
 
-// Passes every call to the wrapped collectives; a fault overrides the one it breaks.
-class PassOn : public impl::Collectives {
- public:
-  explicit PassOn(std::shared_ptr<impl::Collectives> inner) : inner_(std::move(inner)) {}
-  at::Tensor all_reduce(const impl::Group& group, const at::Tensor& x, const impl::Site& site) override {
-    return inner_->all_reduce(group, x, site);
-  }
-  at::Tensor all_reduce_max(const impl::Group& group, const at::Tensor& x, const impl::Site& site) override {
-    return inner_->all_reduce_max(group, x, site);
-  }
-  at::Tensor all_gather(const impl::Group& group, const at::Tensor& x, const std::vector<std::int64_t>& sizes,
-                        std::int64_t dim, const impl::Site& site) override {
-    return inner_->all_gather(group, x, sizes, dim, site);
-  }
-  at::Tensor reduce_scatter(const impl::Group& group, const at::Tensor& x,
-                            const std::vector<std::int64_t>& sizes, std::int64_t dim,
-                            const impl::Site& site) override {
-    return inner_->reduce_scatter(group, x, sizes, dim, site);
-  }
-  at::Tensor all_to_all(const impl::Group& group, const at::Tensor& x, const std::vector<std::int64_t>& send,
-                        const std::vector<std::int64_t>& recv, const impl::Site& site) override {
-    return inner_->all_to_all(group, x, send, recv, site);
-  }
-  void barrier(const impl::Group& group, const impl::Site& site) override { inner_->barrier(group, site); }
-  void send(const impl::Group& group, const at::Tensor& x, int to, const impl::Site& site) override {
-    inner_->send(group, x, to, site);
-  }
-  void recv(const impl::Group& group, at::Tensor& x, int from, const impl::Site& site) override {
-    inner_->recv(group, x, from, site);
-  }
-  void finish_sends() override { inner_->finish_sends(); }
-
- protected:
-  impl::Collectives& inner() { return *inner_; }
-
- private:
-  std::shared_ptr<impl::Collectives> inner_;
-};
+using impl::PassOn;
 
 // The collectives hook that wraps in `Decorator(inner, arguments...)`.
 template <class Decorator, class... Arguments>
