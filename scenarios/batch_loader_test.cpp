@@ -8,7 +8,7 @@
 #include "harness/types/generator.h"
 #include "scenarios/fields.h"
 #include "scenarios/load.h"
-#include "scenarios/temporary_file.h"
+#include "scenarios/temporary_file_fixture.h"
 
 namespace meshparity::scenarios {
 namespace {

@@ -5,7 +5,7 @@
 #include "harness/types/error.h"
 #include "scenarios/fields.h"
 #include "scenarios/load.h"
-#include "scenarios/temporary_file.h"
+#include "scenarios/temporary_file_fixture.h"
 
 namespace meshparity::scenarios::policy_loader_test {
 

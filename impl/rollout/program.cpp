@@ -224,7 +224,8 @@ class RolloutProgram {
     const at::Tensor real = x.index_select(0, tables.real);
     const at::Tensor h = primitives_.rms_norm(real, (*head_)["norm.weight"], config_.rms_norm_eps);
     const at::Tensor& table = head_table(config_, config_.tie_word_embeddings ? *embedding_ : *head_);
-    logits_.index_copy_(0, tables.stream, primitives_.linear(context.tp.enter(h, "lm_head"), {table})[0]);
+    logits_.index_copy_(0, tables.stream,
+                        primitives_.head_linear(context.tp.enter(h, "lm_head"), {table})[0]);
   }
 
   at::Tensor embedded(const BlockContext& context, const PassTables& tables) {

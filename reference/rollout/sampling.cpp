@@ -1,4 +1,6 @@
 // What a sampler makes of logits: temperature, and the tokens that top-p leaves. See rollout.h.
+#include "reference/rollout/sampling.h"
+
 #include <ATen/core/grad_mode.h>
 
 #include <limits>
@@ -7,10 +9,7 @@
 #include "reference/rollout/rollout.h"
 
 namespace meshparity::reference {
-namespace {
 
-// The smallest set of most probable tokens that holds top_p of the probability: a token is in it if those
-// before it hold less. Of equally probable ones the smaller id comes first. probabilities [N, vocab] -> bool.
 at::Tensor support_of(const at::Tensor& probabilities, double top_p) {
   // The sum of all is 1 but for rounding, which must not drop the last ones.
   if (top_p >= 1) return at::ones_like(probabilities, at::kBool);
@@ -19,8 +18,6 @@ at::Tensor support_of(const at::Tensor& probabilities, double top_p) {
   const at::Tensor before = at::constant_pad_nd(up_to, {1, 0});
   return at::zeros_like(probabilities, at::kBool).scatter(-1, order, before < top_p);
 }
-
-}  // namespace
 
 TensorMap sampled(const at::Tensor& logits, const Batch& batch, const RolloutSpec& spec) {
   const at::NoGradGuard guard;

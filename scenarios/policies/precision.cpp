@@ -131,8 +131,10 @@ void plant(const PrecisionPolicy& policy, impl::Seams& seams) {
     plant_attention(policy, primitives);
     plant_gated_delta_net(policy, primitives);
     plant_experts(policy, primitives);
+    plant_cached_mixers(policy, primitives);
     plant_vision(policy, primitives);
   });
+  add_hook(seams.rollout, [policy](impl::RolloutEdit& edit) { plant_caches(policy, edit); });
   if (const Rounding sums(policy, Place::reductions); sums.active())
     seams.collectives = [before = seams.collectives, sums](std::shared_ptr<impl::Collectives> inner) {
       return std::make_shared<RoundedSums>(before ? before(std::move(inner)) : std::move(inner), sums);

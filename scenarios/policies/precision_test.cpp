@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "impl/rollout/rollout_fixture.h"
 #include "impl/train/program_fixture.h"
 
 namespace meshparity::policies::precision_test {
@@ -51,7 +52,7 @@ TEST_CASE("every place rounds something, and a narrower dtype rounds more", "[po
   const Numbers exact = numbers(nullptr, moe_config());
   for (const PlaceInfo& place : kPlaces) {
     CAPTURE(place.name);
-    // Of rollout's caches; tested with them.
+    // A cache of rollout, which training has not.
     if (place.place == Place::conv_state) continue;
     const PrecisionPolicy narrow = only(place.place, DType::bfloat16),
                           wide = only(place.place, DType::float32);
@@ -67,6 +68,35 @@ TEST_CASE("every place rounds something, and a narrower dtype rounds more", "[po
     CHECK(fine_error < 1e-4 * std::max(1.0, rough_error * 100));
     CHECK(fine_error < rough_error);
     if (of_gradients) CHECK(difference(rough.logprobs, exact.logprobs) < 1e-13);
+  }
+}
+
+// The largest difference of rollout from the exact training forward.
+double rollout_drift(const PrecisionPolicy& policy, const ModelConfig& config, const std::string& spec) {
+  impl::rollout_testing::Rollout rollout;
+  rollout.config = config, rollout.mesh = "tp2", rollout.spec = spec;
+  plant(policy, rollout.seams);
+  return impl::rollout_testing::drift(rollout);
+}
+
+TEST_CASE("in rollout a policy of float64 is exact, and every place but gradients' rounds", "[policies]") {
+  for (const char* spec : {"plain", "chunk=2:pad=left:batch=2", "prompt=1"}) {
+    CAPTURE(spec);
+    CHECK(rollout_drift({}, impl::rollout_testing::moe_config(), spec) < 1e-12);
+    for (const PlaceInfo& place : kPlaces) {
+      CAPTURE(place.name);
+      const double narrow =
+          rollout_drift(only(place.place, DType::bfloat16), impl::rollout_testing::moe_config(), spec);
+      const double wide =
+          rollout_drift(only(place.place, DType::float32), impl::rollout_testing::moe_config(), spec);
+      if (place.place == Place::accumulation) {
+        CHECK(narrow < 1e-12);
+        continue;
+      }
+      CHECK(narrow > 1e-5);
+      CHECK(wide > 1e-11);
+      CHECK(wide < narrow);
+    }
   }
 }
 

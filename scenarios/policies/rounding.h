@@ -7,6 +7,7 @@
 
 #include "harness/types/precision.h"
 #include "impl/blocks/primitives.h"
+#include "impl/rollout/edit.h"
 
 namespace meshparity::policies {
 
@@ -41,6 +42,10 @@ void round_results(std::function<impl::Tensors(Arguments...)>& entry, const Roun
     return out;
   };
 }
+
+// What rollout keeps, and the mixers that read it.
+void plant_cached_mixers(const PrecisionPolicy& policy, impl::Primitives& primitives);
+void plant_caches(const PrecisionPolicy& policy, impl::RolloutEdit& edit);
 
 // The parts of the model whose rounding needs more than their result: softmax attention, GatedDeltaNet, the
 // mixture of experts.
