@@ -2,31 +2,14 @@
 
 #include <cmath>
 #include <cstring>
-#include <map>
-#include <optional>
 #include <unordered_map>
 
+#include "golden/dumps/pickle_objects.h"
 #include "golden/dumps/pickle_opcodes.h"
 #include "harness/types/error.h"
 
 namespace meshparity::dumps {
 namespace {
-
-// Storage classes of torch and the element each holds; UntypedStorage counts bytes.
-const std::map<std::string, Element>& storages() {
-  static const std::map<std::string, Element> table = {
-      {"torch.DoubleStorage", Element::f64}, {"torch.FloatStorage", Element::f32},
-      {"torch.HalfStorage", Element::f16},   {"torch.BFloat16Storage", Element::bf16},
-      {"torch.LongStorage", Element::i64},   {"torch.IntStorage", Element::i32},
-      {"torch.ShortStorage", Element::i16},  {"torch.CharStorage", Element::i8},
-      {"torch.ByteStorage", Element::u8},    {"torch.BoolStorage", Element::boolean}};
-  return table;
-}
-
-bool is_accepted(const std::string& global) {
-  return storages().count(global) || global == "torch._utils._rebuild_tensor_v2" ||
-         global == "collections.OrderedDict" || global == "torch.Size" || global == "torch.device";
-}
 
 // Something on the stack: a number by itself, or a value of the tree. Marks are kept apart.
 struct Item {
@@ -37,7 +20,10 @@ struct Item {
 class Machine {
  public:
   Machine(const std::string& file, const std::vector<std::byte>& stream, const FindStorage& find)
-      : file_(file), stream_(stream), find_(find), tree_(std::make_shared<Tree>(file)) {}
+      : file_(file),
+        stream_(stream),
+        tree_(std::make_shared<Tree>(file)),
+        objects_(file, *tree_, find, stream.size()) {}
 
   std::shared_ptr<Tree> run() {
     while (!step(byte())) {
@@ -48,14 +34,8 @@ class Machine {
   }
 
  private:
-  [[noreturn]] void damaged(const std::string& what) const {
-    throw InputError(file_ + ": damaged (its pickle " + what + ")");
-  }
-  [[noreturn]] void refuse(const std::string& what) const {
-    throw InputError(
-        file_, "data.pkl",
-        what + "; only tensors, numbers, texts, lists and dictionaries are read, nothing in a pickle is run");
-  }
+  [[noreturn]] void damaged(const std::string& what) const { pickle_damaged(file_, what); }
+  [[noreturn]] void refuse(const std::string& what) const { pickle_refused(file_, what); }
 
   unsigned char byte() {
     if (at_ >= stream_.size()) damaged("is cut short");
@@ -148,11 +128,7 @@ class Machine {
   }
 
   void global(const std::string& module, const std::string& name) {
-    const std::string full = module + "." + name;
-    if (!is_accepted(full)) refuse("names '" + full.substr(0, 200) + "', which is refused");
-    Value* value = tree_->make(Value::Kind::opaque);
-    value->text = full;
-    push(value);
+    push(objects_.global(module + "." + name));
   }
   void stack_global() {
     const Item name = pop(), module = pop();
@@ -162,99 +138,22 @@ class Machine {
     global(module.value->text, name.value->text);
   }
 
-  static double number_at(const Value* list, std::size_t i) {
-    if (i < list->numbers.size()) return list->numbers[i];
-    if (i < list->items.size() && list->items[i]->kind == Value::Kind::number) return list->items[i]->number;
-    return -1;
-  }
-  std::vector<std::int64_t> integers(const Value* list) const {
-    std::vector<std::int64_t> out;
-    if (!list || list->kind != Value::Kind::list || !list->items.empty() || list->numbers.size() > 8)
-      damaged("has a tensor with an impossible shape");
-    for (const double number : list->numbers) {
-      if (!(number >= 0 && number < 1e15)) damaged("has a tensor with an impossible shape");
-      out.push_back(static_cast<std::int64_t>(number));
-    }
-    return out;
-  }
-
-  // ('storage', torch.FloatStorage, key, location, elements) -> the storage as an array of one dimension.
   void persistent() {
     const Item item = pop();
-    const Value* id = item.value;
-    if (!id || id->kind != Value::Kind::list || id->items.size() < 5 || id->items[0]->text != "storage" ||
-        id->items[2]->kind != Value::Kind::text)
-      damaged("has a storage that is none");
-    const auto type = storages().find(id->items[1]->text);
-    if (type == storages().end())
-      refuse("has a storage of type '" + id->items[1]->text.substr(0, 100) + "', which is not supported");
-    const Storage found = find_(id->items[2]->text);
-    Value* value = tree_->make(Value::Kind::array);
-    value->array = {found.bytes, found.offset, type->second, {}, {}, false};
-    const double count = number_at(id, 4);
-    if (!(count >= 0 && count <= static_cast<double>(found.size / element_size(type->second))))
-      throw InputError(file_, "data/" + id->items[2]->text.substr(0, 100),
-                       "is shorter than its tensors need");
-    value->array.shape = {static_cast<std::int64_t>(count)};
-    value->array.strides = {1};
-    push(value);
+    push(objects_.persistent(item.value));
   }
-
-  void rebuild_tensor(const Value* arguments) {
-    if (arguments->items.size() < 4 || arguments->items[0]->kind != Value::Kind::array)
-      damaged("has a tensor without a storage");
-    const Array& storage = arguments->items[0]->array;
-    const double offset = number_at(arguments, 1);
-    Array array = storage;
-    array.shape = integers(arguments->items[2]), array.strides = integers(arguments->items[3]);
-    if (!(offset >= 0 && offset <= static_cast<double>(storage.shape[0])))
-      damaged("has a tensor outside its storage");
-    // The tensor must lie in its storage, not merely in its file.
-    std::int64_t last = static_cast<std::int64_t>(offset), numel = 1;
-    if (array.shape.size() != array.strides.size()) damaged("has a tensor with an impossible shape");
-    for (std::size_t i = 0; i < array.shape.size(); ++i) {
-      if (array.shape[i] == 0) numel = 0;
-      if (array.shape[i] > storage.shape[0] || (array.shape[i] > 1 && array.strides[i] > storage.shape[0])) {
-        if (numel) damaged("has a tensor outside its storage");
-      }
-      // Divided, not multiplied: a product of two claims may pass 64 bits.
-      if (numel && array.shape[i] > 1 && array.strides[i] > storage.shape[0] / (array.shape[i] - 1))
-        damaged("has a tensor outside its storage");
-      if (numel) last += (array.shape[i] - 1) * array.strides[i];
-      if (numel && last >= storage.shape[0]) damaged("has a tensor outside its storage");
-    }
-    array.offset += static_cast<std::uint64_t>(offset) * element_size(array.element);
-    array.check("data.pkl");
-    Value* value = tree_->make(Value::Kind::array);
-    value->array = std::move(array);
-    push(value);
-  }
-
   void reduce() {
     const Item arguments = pop(), callee = pop();
     if (!callee.value || callee.value->kind != Value::Kind::opaque || !arguments.value ||
         arguments.value->kind != Value::Kind::list)
       damaged("calls what is no function");
-    const std::string& name = callee.value->text;
-    if (name == "torch._utils._rebuild_tensor_v2") {
-      rebuild_tensor(arguments.value);
-    } else if (name == "collections.OrderedDict") {
-      Value* dictionary = tree_->make(Value::Kind::dictionary);
-      for (const Value* pairs : arguments.value->items)
-        for (const Value* pair : pairs->items)
-          if (pair->items.size() == 2) dictionary->members.emplace_back(pair->items[0]->text, pair->items[1]);
-      push(dictionary);
-    } else if (name == "torch.Size") {
-      push(arguments.value->items.size() == 1 ? arguments.value->items[0] : arguments.value);
-    } else {
-      push(tree_->make(Value::Kind::null));  // a device says nothing about logprobs
-    }
+    push(objects_.reduce(*callee.value, *arguments.value));
   }
-
-  // OrderedDict of hooks and the like carry attributes; they hold nothing that is asked for.
+  // State that an object is given after it was made. Values are ours (the tree's), so they may be changed.
   void build() {
-    pop();
+    const Item state = pop();
     if (stack_.size() <= floor()) damaged("takes from an empty stack");
+    if (stack_.back().value) objects_.build(*const_cast<Value*>(stack_.back().value), state.value);
   }
 
   double long_integer(std::uint64_t bytes) {
@@ -436,8 +335,8 @@ class Machine {
 
   const std::string& file_;
   const std::vector<std::byte>& stream_;
-  const FindStorage& find_;
   std::shared_ptr<Tree> tree_;
+  PickleObjects objects_;
   std::size_t at_ = 0;
   std::vector<Item> stack_;
   std::vector<std::size_t> marks_;

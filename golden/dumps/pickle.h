@@ -1,6 +1,7 @@
 // Reads the pickle inside a torch .pt file without running anything in it. Accepted: None, booleans, numbers,
-// texts, lists, tuples, dictionaries, collections.OrderedDict and tensors of torch's storages. Anything else
-// that a pickle can name (os.system, numpy objects, a project's own classes) is refused by that name.
+// texts, lists, tuples, dictionaries, collections.OrderedDict, tensors of torch's storages, arrays and
+// numbers of numpy (pickle_objects.h). Anything else that a pickle can name (os.system, a project's own
+// classes) is refused by that name.
 #pragma once
 
 #include <functional>

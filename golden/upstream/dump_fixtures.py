@@ -90,6 +90,20 @@ def main() -> None:
     # A view of every second element, and Python's own numbers.
     torch.save({"token_ids": [3, 4, 5], "train_logprobs": torch.tensor([-1.0, 9, -1.125, 9, -1.25])[::2],
                 "rollout_logprobs": [-1.5, -2.5, -3.5]}, FOLDER / "view.pt")
+    # Arrays of numpy inside a .pt, as slime's MoE dumps hold routes: every type of number, orders, shapes, numbers.
+    types = {t: numpy.array([[0, 1, 2], [3, 4, 5]]).astype(t) for t in
+             ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "bool")}
+    extra = {"negative": numpy.array([-1, -128, 127], dtype="i1"), "fortran": numpy.asfortranarray([[0.0, 1, 2], [3, 4, 5]]),
+             "empty": numpy.zeros((0, 3)), "zero_d": numpy.array(7.5), "number": numpy.float32(-0.25),
+             "view": numpy.arange(12)[::3], "objects": numpy.array(["a", "b"], dtype=object),
+             "words": numpy.array(["ab", "c"]), "high_bytes": numpy.arange(256, dtype="u1")}
+    for protocol in (2, 4):
+        torch.save(types | extra, FOLDER / f"numpy_{protocol}.pt", pickle_protocol=protocol)
+    torch.save({"big": numpy.arange(3, dtype=">f4")}, FOLDER / "numpy_big_endian.pt")
+    routes = {"token_ids": [3, 4, 5], "train_logprobs": numpy.array([-1.0, -2, -3], dtype="f4"), "rollout_logprobs": [-1.5, -2.5, -3.5],
+              "train_routes": numpy.array([[[0, 1]], [[2, 3]], [[4, 5]]], dtype="i4"),
+              "rollout_routes": numpy.array([[[0, 1]], [[2, 9]], [[4, 5]]], dtype="i4")}
+    torch.save(routes, FOLDER / "numpy_routes.pt")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 #include "harness/drift/noise.h"
 #include "harness/types/error.h"
 #include "reports/drift.h"
+#include "reports/html.h"
 #include "reports/report.h"
 #include "reports/series.h"
 
@@ -17,7 +18,7 @@ namespace meshparity::cli {
 namespace {
 
 struct DriftOptions {
-  std::string both, train, rollout, noise, noise_side = "train", json, markdown;
+  std::string both, train, rollout, noise, noise_side = "train", json, markdown, html;
   bool quiet = false, series = false;
 };
 
@@ -28,6 +29,7 @@ int judge_series(const DriftOptions& o) {
             << std::flush;
   if (!o.json.empty()) reports::write_file(o.json, reports::series_json(result));
   if (!o.markdown.empty()) reports::write_file(o.markdown, reports::series_markdown(result));
+  if (!o.html.empty()) reports::write_file(o.html, reports::series_html(result));
   return result.verdict.fault || result.judged_verdict.fault ? 1 : 0;
 }
 
@@ -36,7 +38,7 @@ int judge_drift(const DriftOptions& o) {
     throw InputError("drift: give one dump that holds both sides, or --train A --rollout B");
   if (o.both.empty() && (o.train.empty() || o.rollout.empty()))
     throw InputError(std::string("drift: --") + (o.train.empty() ? "train" : "rollout") + " is missing");
-  require_writable(o.json), require_writable(o.markdown);
+  require_writable(o.json), require_writable(o.markdown), require_writable(o.html);
   if (o.series) return judge_series(o);
   const auto first = dumps::open_dump(o.both.empty() ? o.train : o.both);
   const auto second = o.both.empty() ? dumps::open_dump(o.rollout) : nullptr;
@@ -51,6 +53,7 @@ int judge_drift(const DriftOptions& o) {
   std::cout << (o.quiet ? console.substr(0, end) : console) << std::flush;
   if (!o.json.empty()) reports::write_file(o.json, reports::drift_json(result));
   if (!o.markdown.empty()) reports::write_file(o.markdown, reports::drift_markdown(result));
+  if (!o.html.empty()) reports::write_file(o.html, reports::drift_html(result));
   return result.verdict.fault || result.noise.above ? 1 : 0;
 }
 
@@ -72,6 +75,8 @@ void add_drift(CLI::App& app, Chosen& chosen) {
                  "the files are steps of one run ('step_*', 'data_{step}_rank*.pt'): what changed, and when");
   verb->add_option("--json", o->json, "write everything that was found")->group("Reports");
   verb->add_option("--markdown", o->markdown, "write the verdict and its table")->group("Reports");
+  verb->add_option("--html", o->html, "write one page with drawings, readable without a network")
+      ->group("Reports");
   verb->add_flag("--quiet", o->quiet, "only the sentence of the verdict");
   verb->callback([o, &chosen] { chosen.run = [o] { return judge_drift(*o); }; });
 }

@@ -44,8 +44,8 @@ TEST_CASE("drift --series: a jump is named by its step, on the console, in JSON 
   const ScratchFolder folder;
   const auto series = jumping(folder);
   const std::int64_t bad = 10 * (series.bad - 1);
-  const Finished done = run_series(
-      {folder.file("step_*.jsonl"), "--json", folder.file("s.json"), "--markdown", folder.file("s.md")});
+  const Finished done = run_series({folder.file("step_*.jsonl"), "--json", folder.file("s.json"),
+                                    "--markdown", folder.file("s.md"), "--html", folder.file("s.html")});
   INFO(done.out << done.err);
   CHECK(done.code == 1);
   CHECK(done.out.rfind("Jump at step " + std::to_string(bad) + ": ", 0) == 0);
@@ -56,6 +56,8 @@ TEST_CASE("drift --series: a jump is named by its step, on the console, in JSON 
   CHECK(json["first_bad"] == bad);
   CHECK(json["steps"].size() == series.steps.size());
   CHECK(slurp(folder.file("s.md")).find("### Train against rollout over steps: jump") == 0);
+  CHECK(slurp(folder.file("s.html")).find("first bad step: " + std::to_string(bad) + "</text>") !=
+        std::string::npos);
   const Finished quiet = run_series({folder.file("step_{step}.jsonl"), "--quiet"});
   CHECK(quiet.out == done.out.substr(0, done.out.find('\n') + 1));
 }

@@ -40,7 +40,8 @@ TEST_CASE("drift: a fault from one file, and the same from two, with JSON and Ma
   const ScratchFolder folder;
   const auto pair = drift::make_synthetic("layout-zigzag", 31'001);
   const std::string both = folder.write("train_data_step1.jsonl", json_lines(pair));
-  const Finished one = run_drift({both, "--json", folder.file("d.json"), "--markdown", folder.file("d.md")});
+  const Finished one = run_drift({both, "--json", folder.file("d.json"), "--markdown", folder.file("d.md"),
+                                  "--html", folder.file("d.html")});
   INFO(one.out << one.err);
   CHECK(one.code == 1);
   CHECK(one.out.rfind("Layout mismatch: |d| jumps where " + pair.detail, 0) == 0);
@@ -53,6 +54,11 @@ TEST_CASE("drift: a fault from one file, and the same from two, with JSON and Ma
   CHECK(json["drift"]["tests"].size() > 15);
   CHECK(json["drift"]["worst"].size() == 10);
   CHECK(slurp(folder.file("d.md")).find("### Train against rollout: layout") == 0);
+  const std::string html = slurp(folder.file("d.html"));
+  CHECK(html.find("<b>FAULT</b> Layout mismatch: |d| jumps where") != std::string::npos);
+  CHECK(html.find("<desc>By the token&#39;s index") < html.find("The tokens that differ most"));
+  CHECK(html.size() > 20'000);
+  CHECK(html.size() < 400'000);
   const Finished two = run_drift({"--train", folder.write("a.jsonl", json_lines(pair, 1)), "--rollout",
                                   folder.write("b.jsonl", json_lines(pair, 2)), "--quiet"});
   CHECK(two.code == 1);

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "harness/types/error.h"
+#include "reports/html.h"
 
 namespace meshparity::cli {
 namespace {
@@ -41,6 +42,7 @@ void ReportFiles::add_to(CLI::App& verb) {
   verb.add_option("--json", json, "write the verdicts")->group("Reports");
   verb.add_option("--junit", junit, "write JUnit XML")->group("Reports");
   verb.add_option("--markdown", markdown, "write a Markdown summary")->group("Reports");
+  verb.add_option("--html", html, "write one page, readable without a network")->group("Reports");
   verb.add_option("--matrix", matrix, "write the parity matrix (Markdown): every mesh and model")
       ->group("Reports");
 }
@@ -66,13 +68,14 @@ void append_line(const std::string& path, const std::string& line) {
 }
 
 void ReportFiles::require_writable() const {
-  for (const auto* path : {&json, &junit, &markdown, &matrix}) cli::require_writable(*path);
+  for (const auto* path : {&json, &junit, &markdown, &html, &matrix}) cli::require_writable(*path);
 }
 
 void ReportFiles::write(const reports::Run& run, bool every_tensor) const {
   if (!json.empty()) reports::write_file(json, reports::to_json(run, every_tensor));
   if (!junit.empty()) reports::write_file(junit, reports::to_junit(run));
   if (!markdown.empty()) reports::write_file(markdown, reports::to_markdown(run));
+  if (!html.empty()) reports::write_file(html, reports::to_html(run));
   if (!matrix.empty()) reports::write_file(matrix, reports::to_parity_matrix(run));
 }
 

@@ -15,9 +15,9 @@ void require_writable(const std::string& path);
 // Adds a line to a file that grows by one line per run: the new content replaces the old as a whole.
 void append_line(const std::string& path, const std::string& line);
 
-// --json, --junit, --markdown and --matrix of a verb.
+// --json, --junit, --markdown, --html and --matrix of a verb.
 struct ReportFiles {
-  std::string json, junit, markdown, matrix;
+  std::string json, junit, markdown, html, matrix;
   void add_to(CLI::App& verb);
   // Throws InputError naming the first file that could not be written, before work is spent on its content.
   void require_writable() const;

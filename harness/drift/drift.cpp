@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "harness/drift/plots.h"
 #include "harness/drift/tests.h"
 
 namespace meshparity::drift {
@@ -149,7 +150,7 @@ DriftResult analyse(const SampleSource& train, const SampleSource* rollout) {
   result.samples_paired = counts.paired, result.tokens_tested = kept.tokens.size();
   result.metrics = metrics.finish(), result.worst = metrics.worst();
   result.checks = checks_of(counts, result.metrics);
-  result.tables = tables_of(kept), result.tests = run_tests(kept);
+  result.tables = tables_of(kept), result.plots = plots_of(kept), result.tests = run_tests(kept);
   result.verdict = decide(result.checks, result.metrics, result.tests);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;

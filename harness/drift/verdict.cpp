@@ -134,7 +134,8 @@ DriftVerdict rounding(const DriftMetrics& metrics, const std::vector<DriftTest>&
                          ? "No drift: all " + std::to_string(metrics.tokens) + " logprobs are equal."
                          : "Rounding: " + average(metrics) +
                                ", the same everywhere; no fault shows. Whether that is normal for your stack "
-                               "is unknown without a second run of one side.";
+                               "is unknown without a second run of one side (what others see: "
+                               "docs/drift-bands.md).";
   verdict.evidence.push_back(std::to_string(ran) + " of " + std::to_string(tests.size()) +
                              " tests of structure ran, none fired");
   if (!blind.empty()) verdict.evidence.push_back("could not be tested: " + blind);

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "harness/types/drift_plots.h"
+
 namespace meshparity {
 
 // A fact found before any statistics. `fault`: it alone makes the dumps unfit or wrong.
@@ -90,6 +92,7 @@ struct DriftResult {
   std::vector<DriftTest> tests;
   DriftVerdict verdict;
   DriftNoise noise;
+  DriftPlots plots;
   double seconds = 0;
 };
 
