@@ -6,6 +6,7 @@
 
 #include "golden/checkpoint_files.h"
 #include "golden/store.h"
+#include "golden/weight_views.h"
 
 namespace meshparity::golden {
 namespace {
@@ -99,6 +100,19 @@ class StoreWeights : public Parts {
   Store store_;
 };
 
+class ViewedWeights : public Parts {
+ public:
+  ViewedWeights(const std::string& origin, WeightViews views) : Parts(origin), views_(std::move(views)) {
+    std::vector<Part> parts;
+    for (const auto& [name, view] : views_.views) add_parts(name, view, parts);
+    take(std::move(parts));
+  }
+  void forget() const override { views_.forget(); }
+
+ private:
+  WeightViews views_;
+};
+
 bool starts_as_hdf5(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   char magic[8] = {};
@@ -107,6 +121,10 @@ bool starts_as_hdf5(const std::string& path) {
 }
 
 }  // namespace
+
+std::unique_ptr<WeightSet> weights_of(const std::string& origin, WeightViews views) {
+  return std::make_unique<ViewedWeights>(origin, std::move(views));
+}
 
 std::unique_ptr<WeightSet> open_weights(const std::string& argument) {
   namespace fs = std::filesystem;

@@ -49,10 +49,10 @@ std::vector<double> Axis::ticks(int wanted) const {
   const double raw = (high - low) / std::max(1, wanted);
   if (!(raw > 0)) return {low};
   const double magnitude = std::pow(10.0, std::floor(std::log10(raw)));
-  const double step = raw / magnitude <= 1   ? magnitude
-                      : raw / magnitude <= 2 ? 2 * magnitude
-                      : raw / magnitude <= 5 ? 5 * magnitude
-                                             : 10 * magnitude;
+  double step = raw / magnitude <= 1   ? magnitude
+                : raw / magnitude <= 2 ? 2 * magnitude
+                : raw / magnitude <= 5 ? 5 * magnitude
+                                       : 10 * magnitude;
   if (logarithmic && high >= 2) step = std::max(step, 1.0);  // counts
   for (double value = std::ceil(low / step - 1e-9) * step; value <= high + 1e-9 * step; value += step)
     if (!logarithmic || value > 0) out.push_back(std::abs(value) < 1e-9 * step ? 0 : value);

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <catch2/catch.hpp>
+#include <map>
 
 #include "golden/dumps/dump.h"
 #include "golden/test_files.h"
+#include "harness/types/tensor.h"
 
 namespace meshparity::dumps {
 
@@ -57,6 +59,42 @@ inline std::string zip_of(const std::vector<std::pair<std::string, std::string>>
 inline std::string torch_file_of(const std::string& pickle,
                                  const std::string& storage = std::string(64, '\0')) {
   return zip_of({{"a/data.pkl", pickle}, {"a/byteorder", "little"}, {"a/data/0", storage}});
+}
+
+// A state dict as torch.save writes it: one storage a tensor, contiguous.
+inline std::string state_dict_of(const std::map<std::string, HostTensor>& tensors) {
+  const auto text = [](const std::string& value) {
+    std::string out = "X";
+    put(out, value.size(), 4);
+    return out + value;
+  };
+  const auto integer = [](std::int64_t value) {
+    std::string out = "J";
+    put(out, static_cast<std::uint64_t>(value), 4);
+    return out;
+  };
+  std::string pickle = "\x80\x02}(";
+  std::vector<std::pair<std::string, std::string>> entries;
+  for (const auto& [name, tensor] : tensors) {
+    const std::string key = std::to_string(entries.size());
+    const char* storage = tensor.dtype == DType::float64    ? "DoubleStorage"
+                          : tensor.dtype == DType::float32  ? "FloatStorage"
+                          : tensor.dtype == DType::bfloat16 ? "BFloat16Storage"
+                                                            : "LongStorage";
+    pickle += text(name) + "ctorch._utils\n_rebuild_tensor_v2\n((" + text("storage") + "ctorch\n" + storage +
+              "\n" + text(key) + text("cpu") + integer(tensor.numel()) + "tQ" + integer(0) + "(";
+    std::string strides;
+    std::int64_t inner = 1;
+    for (std::size_t i = tensor.shape.size(); i-- > 0;)
+      strides = integer(inner) + strides, inner *= tensor.shape[i];
+    for (const auto n : tensor.shape) pickle += integer(n);
+    pickle += "t(" + strides + "t\x89}tR";
+    entries.emplace_back("a/data/" + key, std::string(reinterpret_cast<const char*>(tensor.bytes.data()),
+                                                      tensor.bytes.size()));
+  }
+  entries.emplace_back("a/data.pkl", pickle + "u.");
+  entries.emplace_back("a/byteorder", "little");
+  return zip_of(entries);
 }
 
 }  // namespace meshparity::dumps

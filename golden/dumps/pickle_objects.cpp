@@ -22,6 +22,7 @@ const std::map<std::string, Element>& storages() {
 const std::map<std::string, std::string>& accepted_names() {
   static const std::map<std::string, std::string> table = {
       {"torch._utils._rebuild_tensor_v2", "tensor"},
+      {"torch._utils._rebuild_parameter", "parameter"},
       {"collections.OrderedDict", "dictionary"},
       {"torch.Size", "size"},
       {"torch.device", "device"},
@@ -186,6 +187,8 @@ const Value* PickleObjects::scalar(const Value& arguments) {
 const Value* PickleObjects::reduce(const Value& callee, const Value& arguments) {
   const std::string& name = callee.text;
   if (name == "tensor") return rebuild_tensor(arguments);
+  if (name == "parameter" && !arguments.items.empty() && arguments.items[0]->kind == Value::Kind::array)
+    return arguments.items[0];  // (data, requires_grad, hooks)
   if (name == "bytes of text") return bytes_of_text(arguments);
   if (name == "numpy.scalar") return scalar(arguments);
   if (name == "numpy.reconstruct") {

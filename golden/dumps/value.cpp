@@ -25,6 +25,7 @@ class FileBytes : public Bytes {
     size_ = static_cast<std::uint64_t>(info.st_size);
   }
   std::uint64_t size() const override { return size_; }
+  bool in_file() const override { return true; }
   void read(std::uint64_t at, void* out, std::size_t bytes) const override {
     auto* to = static_cast<char*>(out);
     while (bytes > 0) {

@@ -20,6 +20,8 @@ class Bytes {
   virtual std::uint64_t size() const = 0;
   virtual void read(std::uint64_t at, void* out, std::size_t bytes) const = 0;
   const std::string& file() const { return file_; }
+  // Are these the bytes of the file itself, at their offsets in it?
+  virtual bool in_file() const { return false; }
 
  protected:
   explicit Bytes(std::string file) : file_(std::move(file)) {}

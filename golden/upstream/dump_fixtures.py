@@ -104,6 +104,16 @@ def main() -> None:
               "train_routes": numpy.array([[[0, 1]], [[2, 3]], [[4, 5]]], dtype="i4"),
               "rollout_routes": numpy.array([[[0, 1]], [[2, 9]], [[4, 5]]], dtype="i4")}
     torch.save(routes, FOLDER / "numpy_routes.pt")
+    # State dicts: of a module in a checkpoint, of named parameters, with a transposed view and a tied weight.
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2, dtype=torch.bfloat16))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.arange(6).reshape(2, 3) / 4)
+        model[0].bias.copy_(torch.tensor([-1.0, 1.0]))
+    torch.save({"model": {f"module.{name}": value for name, value in model.state_dict().items()}, "step": 3}, FOLDER / "weights_module.pt")
+    parameters = collections.OrderedDict(model.named_parameters())
+    parameters["turned"] = torch.arange(6.0).reshape(2, 3).t()
+    parameters["tied"] = parameters["0.weight"]
+    torch.save(parameters, FOLDER / "weights_parameters.pt")
 
 
 if __name__ == "__main__":
