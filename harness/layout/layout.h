@@ -5,8 +5,10 @@
 // A key is a tensor's path below /expected of a golden: "logits", "logprobs", "loss/<policy>",
 // "denominators/<policy>", "grad_norm", "grads/<name>", "step<k>/weights/<name>"; also "weights/<name>",
 // "gathered/<name>" (a parameter as its blocks use it: tp, ep and etp cut it, fsdp does not) and
-// "activations/<name>"; and below "trace/", with or without a step, what is recorded to explain a difference:
-// "trace/weights/<name>" (as loaded), "trace/step2/grads/<name>", "trace/step2/activations/<name>".
+// "activations/<name>"; of rollout "rollout/weights/<name>", "rollout/logits", "rollout/logprobs",
+// "rollout/sampling_logprobs", "rollout/in_support" and "rollout/routes/layers.<i>"; and below "trace/", with
+// or without a step, what is recorded to explain a difference: "trace/weights/<name>" (as loaded),
+// "trace/step2/grads/<name>", "trace/step2/activations/<name>".
 #pragma once
 
 #include <map>
@@ -55,6 +57,7 @@ class LayoutMap {
  private:
   // As if this rank's pipeline stage held everything.
   LocalIndex local_of_stage(const std::string& key, int rank) const;
+  LocalIndex local_rollout(std::string_view name, int rank) const;
   LocalIndex local_vision(std::string_view activation, int rank) const;
   // `gathered`: before fsdp (edp for experts) cuts it, as its blocks use it.
   LocalIndex local_parameter(const ParameterPlacement& placement, const RankCoordinate& at,

@@ -184,6 +184,7 @@ LocalIndex LayoutMap::local_vision(std::string_view name, int rank) const {
 }
 
 LocalIndex LayoutMap::local(const std::string& key, int rank) const {
+  if (starts_with(key, "rollout/")) return local_rollout(std::string_view(key).substr(8), rank);
   LocalIndex index = local_of_stage(key, rank);
   std::string_view name = key;
   if (starts_with(name, "trace/")) name.remove_prefix(6), take_step(name);
@@ -193,6 +194,20 @@ LocalIndex LayoutMap::local(const std::string& key, int rank) const {
   else if (!of_tokens)
     name = parameter_name(name);
   if (!name.empty() && !on_stage(name, coordinate_of(mesh_, rank).pp)) index.indices[0].clear();
+  return index;
+}
+
+LocalIndex LayoutMap::local_rollout(std::string_view name, int rank) const {
+  if (name == "sampling_logprobs" || name == "in_support") return local("logprobs", rank);
+  if (name == "logits" || name == "logprobs" || starts_with(name, "weights/"))
+    return local(std::string(name), rank);
+  const bool routes = starts_with(name, "routes/") &&
+                      is_activation(std::string(name.substr(7)) + ".ffn", config_.num_hidden_layers);
+  if (!routes || !config_.is_moe())
+    throw InputError("'rollout/" + std::string(name) + "': no layout rule for a tensor of that name");
+  const std::int64_t chosen = config_.num_experts_per_tok;
+  LocalIndex index = {{batch_.tokens(), chosen}, {tokens(rank, false), range(0, chosen)}};
+  if (!on_stage(name.substr(7), coordinate_of(mesh_, rank).pp)) index.indices[0].clear();
   return index;
 }
 

@@ -28,11 +28,17 @@ std::vector<std::string> all_keys() {
                                    "activations/embed",
                                    "activations/layers.1.mixer",
                                    "activations/layers.0.ffn",
-                                   "activations/norm"};
+                                   "activations/norm",
+                                   "rollout/logits",
+                                   "rollout/logprobs",
+                                   "rollout/sampling_logprobs",
+                                   "rollout/in_support",
+                                   "rollout/routes/layers.1"};
   for (const auto& p : parameters_of(fixture::model())) {
     keys.push_back("grads/" + p.name);
     keys.push_back("weights/" + p.name);
     keys.push_back("step12/weights/" + p.name);
+    keys.push_back("rollout/weights/" + p.name);
   }
   return keys;
 }
@@ -84,6 +90,23 @@ TEST_CASE(
   }
   CHECK(plain == "0011");
   CHECK(interleaved == "0101");
+}
+
+TEST_CASE(
+    "what a rollout emits lies where training's tensors of the same kind do, routes on their layer's stage") {
+  const auto map = fixture::map("pp2.tp2");
+  const auto held = [&](const std::string& key, int rank) { return map.local(key, rank).local_shape(); };
+  const std::int64_t n = fixture::batch().tokens();
+  CHECK(held("rollout/logits", 1) == Shape{0, 7});
+  CHECK(held("rollout/logits", 3) == Shape{n, 7});
+  CHECK(held("rollout/in_support", 0) == Shape{0});
+  CHECK(held("rollout/sampling_logprobs", 2) == Shape{n});
+  CHECK(held("rollout/routes/layers.0", 1) == Shape{n, 2});
+  CHECK(held("rollout/routes/layers.0", 2) == Shape{0, 2});
+  CHECK(held("rollout/routes/layers.1", 2) == Shape{n, 2});
+  CHECK(held("rollout/weights/lm_head.weight", 3) == Shape{7, 6});
+  for (const char* key : {"rollout/routes/layers.2", "rollout/routes/norm", "rollout/grads/lm_head.weight"})
+    CHECK_THROWS_AS(map.local(key, 0), InputError);
 }
 
 TEST_CASE("whole experts go over ep, their width over etp, what remains over edp where anything is sharded") {

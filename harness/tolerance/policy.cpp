@@ -117,6 +117,19 @@ double backward_size(const Context& context) {
   return std::max(context.grad_norm, context.loss_size);
 }
 
+// Logprobs of a rollout, token by token and in nats: dividing the logits by a temperature multiplies what
+// they are off by.
+Limits rollout_limits(Limits l, const Row& row, double relative, const Context& context,
+                      const TensorView& want) {
+  const double colder = std::max(1.0, 1.0 / context.temperature);
+  l.element = relative * row.floor * colder;
+  l.norm = l.element * std::sqrt(static_cast<double>(want.numel()));
+  l.why = text("%.3g nats for every token at temperature %.3g, sqrt(%.0f) times that on the norm", l.element,
+               context.temperature, static_cast<double>(want.numel())) +
+          "; docs/tolerance.md#" + row.doc;
+  return l;
+}
+
 // The norm bound of one parameter's gradient, by the grads row.
 double gradient_bound(const Row& row, double relative, const Context& context, double norm) {
   return relative * std::max(norm, row.floor * backward_size(context));
@@ -143,6 +156,7 @@ Limits limits(const Policy& policy, const std::string& check, const Context& con
   const Row& row = row_of(policy, l.row);
   // To first order the projection moves as the norm does.
   const double relative = relative_of(row, check == "gradient_scale" ? "grad_norm" : check, context);
+  if (check == "rollout_logprobs") return rollout_limits(std::move(l), row, relative, context, want);
   const Size size = size_of(want);
   double norm_scale = size.norm, element_scale = size.largest;
   if (check == "grads") {

@@ -40,6 +40,7 @@ struct Context {
   // condition takes the measured one instead of its own. "weights/step<k>/<name>": absolute change of the
   // norm of that tensor per relative change of all weights at the start.
   std::map<std::string, double> conditions;
+  double temperature = 1;  // of rollout_logprobs
 };
 
 // No float64 bound is wider than this, whatever the condition: what is wrong shows from here on.

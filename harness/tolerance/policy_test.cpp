@@ -55,6 +55,27 @@ TEST_CASE("a small gradient is judged on the scale of the whole") {
   CHECK(large.norm == Approx(1e-11 * 0.5).epsilon(1e-12));
 }
 
+TEST_CASE("a rollout's logprobs are judged token by token in nats, below temperature one more widely") {
+  Policy p = policy();
+  p.rows["rollout_logprobs/float64"] = {1e-12, 0, 1.0, 1e-9, "rollout"};
+  p.rows["rollout_logprobs/float32"] = {0, 100, 1.0, 0, "rollout"};
+  Context c = context();
+  const HostTensor want = doubles({-3, 0, -1e-3, -40});
+  const Limits l = limits(p, "rollout_logprobs", c, want.view());
+  CHECK(l.element == 1e-12);
+  CHECK(l.norm == Approx(2e-12).epsilon(1e-12));
+  c.temperature = 2;
+  CHECK(limits(p, "rollout_logprobs", c, want.view()).element == 1e-12);
+  c.temperature = 0.5;
+  CHECK(limits(p, "rollout_logprobs", c, want.view()).element == 2e-12);
+  c.temperature = 1, c.dtype = DType::float32, c.config.hidden_size = 400, c.config.num_hidden_layers = 5;
+  CHECK(limits(p, "rollout_logprobs", c, want.view()).element ==
+        Approx(100 * 20 * std::pow(2.0, -24)).epsilon(1e-12));
+  c.rounded_sides = 2;
+  CHECK(limits(p, "rollout_logprobs", c, want.view()).element ==
+        Approx(std::sqrt(2.0) * 100 * 20 * std::pow(2.0, -24)).epsilon(1e-12));
+}
+
 TEST_CASE("in a row that rests on a condition a measured one takes its place, and both rounded sides count") {
   Context c = context();
   c.config.hidden_size = 400, c.config.num_hidden_layers = 5;  // sqrt(K) = 20

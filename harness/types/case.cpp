@@ -22,6 +22,8 @@ std::string CaseSpec::line() const {
   add("recompute", on(flags.recompute), flags.recompute);
   add("pad", flags.pad, flags.pad != plain.flags.pad);
   add("vision", flags.vision, flags.vision != plain.flags.vision);
+  if (rollout_mesh) add("rollout-mesh", rollout_mesh->text(), true);
+  add("rollout", rollout.text(), !(rollout == plain.rollout));
   add("loss", loss, loss != plain.loss);
   add("loss-form", loss_form, loss_form != plain.loss_form);
   add("steps", std::to_string(steps), steps >= 0);

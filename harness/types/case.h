@@ -2,10 +2,12 @@
 // re-runs it.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "harness/types/mesh.h"
+#include "harness/types/rollout.h"
 #include "harness/types/tensor.h"
 
 namespace meshparity {
@@ -31,6 +33,10 @@ struct CaseSpec {
   // The reference runs first, in a process of its own, and leaves weights and results on the disk: for models
   // that fill the memory.
   bool apart = false;
+  // A rollout case has the mesh of its rollout engine, beside `mesh` and `flags` of training, whose forward
+  // alone is run.
+  std::optional<Mesh> rollout_mesh;
+  RolloutSpec rollout;
 
   // "--model tiny-moe --batch rows --mesh tp2 --sp on": options that differ from their defaults, model, batch
   // and mesh always, in a fixed order. Parsing the line gives the same case (tested by round trip).

@@ -145,6 +145,12 @@ TEST_CASE("a case line leaves defaults out and quotes what a shell would expand"
   CHECK(spec.line() == "--model tiny-dense --batch rows --mesh tp2 --sp on --tensor '*norm*'");
   spec.apart = true;
   CHECK(spec.line() == "--model tiny-dense --batch rows --mesh tp2 --sp on --tensor '*norm*' --apart");
+  spec.apart = false, spec.tensor = "*", spec.rollout_mesh = Mesh::parse("pp2.tp2");
+  CHECK(spec.line() == "--model tiny-dense --batch rows --mesh tp2 --sp on --rollout-mesh pp2.tp2");
+  spec.rollout = RolloutSpec::parse("chunk=3:temperature=0.7");
+  CHECK(spec.line() ==
+        "--model tiny-dense --batch rows --mesh tp2 --sp on --rollout-mesh pp2.tp2 --rollout "
+        "chunk=3:temperature=0.7");
 }
 
 }  // namespace meshparity
