@@ -6,6 +6,7 @@
 //   micro_batches = [2, 1]             rows per micro-batch; absent = one micro-batch of all rows
 //   masked = [[5, 9]]                  half-open ranges of token numbers without a label (a document's end
 //   has none anyway)
+//   prompts = [[2, 3, 7]]              documents 2, 3 and 4 begin with the same 7 tokens: those of document 2
 //   grids = [[12, 3, 4]]               from token 12 on 3 x 4 tokens of one document have the positions of an
 //   image of 3 rows and 4 columns; text goes on behind the larger side. Absent = index in the document
 //   images, videos                     see batch_images.h; a token before a placeholder has no label
@@ -68,6 +69,24 @@ void read_micro_batches(const Fields& f, Batch& batch) {
   if (batch.micro_batch_offsets.back() != batch.rows())
     f.fail("micro_batches", "sums to " + std::to_string(batch.micro_batch_offsets.back()) + ", rows has " +
                                 std::to_string(batch.rows()));
+}
+
+// Documents that are samples of one prompt get its tokens.
+void copy_prompts(const Fields& f, const std::string& file, Batch& batch) {
+  const Json& list = f.raw("prompts");
+  if (!list.is_array()) f.fail("prompts", "must be a list of [first document, documents, tokens]");
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const std::string field = "prompts[" + std::to_string(i) + "]";
+    if (!list[i].is_array() || list[i].size() != 3)
+      f.fail(field, "must be [first document, documents, tokens]");
+    const auto first = whole_of(list[i][0], file, field + "[0]", 0, batch.documents() - 1);
+    const auto count = whole_of(list[i][1], file, field + "[1]", 1, batch.documents() - first);
+    for (std::int64_t d = first; d < first + count; ++d) {
+      const auto tokens = whole_of(list[i][2], file, field + "[2]", 1, batch.document(d).size());
+      std::copy_n(batch.token_ids.begin() + batch.document(first).begin, tokens,
+                  batch.token_ids.begin() + batch.document(d).begin);
+    }
+  }
 }
 
 // Which tokens the `masked` ranges cover.
@@ -140,7 +159,7 @@ void lay_out_positions(const std::vector<Grid>& grids, Batch& batch) {
 }
 
 void check_keys(const Fields& f) {
-  f.only({"seed", "rows", "micro_batches", "masked", "grids", "images", "videos", "train"});
+  f.only({"seed", "rows", "micro_batches", "masked", "prompts", "grids", "images", "videos", "train"});
 }
 
 double positive(const Fields& f, const std::string& key, double fallback) {
@@ -171,6 +190,7 @@ Batch load_batch(const std::string& name_or_path, const ModelConfig& config) {
   const std::int64_t tokens = batch.document_offsets.back();
   for (std::int64_t i = 0; i < tokens; ++i)
     batch.token_ids.push_back(ids.below(static_cast<std::uint64_t>(i), config.text_vocabulary()));
+  if (f.has("prompts")) copy_prompts(f, source.path, batch);
   place_images(f, source.path, config, batch);
   const std::vector<bool> masked = read_mask(f, source.path, tokens);
   label_tokens(masked, config, batch);

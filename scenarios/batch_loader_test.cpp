@@ -33,6 +33,18 @@ std::string refusal_of(const std::string& toml) {
 
 }  // namespace
 
+TEST_CASE("samples of a prompt begin with its tokens, and labels follow them") {
+  const TemporaryFile file("seed = 3\nrows = [[2, 3], [4, 3]]\nprompts = [[1, 3, 2]]\n", ".toml");
+  const Batch b = load_batch(file.path(), vocabulary(61));
+  for (std::int64_t d : {2, 3})
+    for (std::int64_t i : {0, 1}) CHECK(b.token_ids[b.document(d).begin + i] == b.token_ids[2 + i]);
+  CHECK(b.labels[b.document(2).begin] == b.token_ids[3]);
+  CHECK(b.token_ids[b.document(2).begin + 2] != b.token_ids[4]);
+  CHECK(refusal_of("seed = 3\nrows = [[2, 3]]\nprompts = [[1, 2, 2]]\n").find("prompts[0][1]") == 0);
+  CHECK(refusal_of("seed = 3\nrows = [[2, 3]]\nprompts = [[0, 2, 3]]\n").find("prompts[0][2]") == 0);
+  CHECK(refusal_of("seed = 3\nrows = [[2, 3]]\nprompts = [2]\n").find("prompts[0]: must be") == 0);
+}
+
 TEST_CASE("a batch is cut into documents, rows and micro-batches as written") {
   const TemporaryFile file(
       "seed = 3\nrows = [[3, 1], [2], [1, 4]]\nmicro_batches = [1, 2]\nmasked = [[7, 9]]\n", ".toml");

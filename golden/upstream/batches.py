@@ -124,7 +124,7 @@ def read_batch(path, vocab_size, vision=None):
             raise ValueError(f"{path}: {field}: {why}")
 
     spec = tomllib.loads(path.read_text())
-    unknown = set(spec) - {"seed", "rows", "micro_batches", "masked", "grids", "images", "videos", "train"}
+    unknown = set(spec) - {"seed", "rows", "micro_batches", "masked", "prompts", "grids", "images", "videos", "train"}
     require(not unknown, ", ".join(sorted(unknown)), "unknown field")
     rows = spec.get("rows")
     require(isinstance(rows, list) and rows and all(isinstance(row, list) and row for row in rows), "rows",
@@ -143,6 +143,13 @@ def read_batch(path, vocab_size, vision=None):
     total = int(document_offsets[-1])
     special = (vision.image, vision.video, vision.start, vision.end) if vision else ()
     token_ids = Generator(spec["seed"], "token_ids").below(np.arange(total), min(special, default=vocab_size))
+    for first, count, tokens in spec.get("prompts", []):
+        inside = 0 <= first and 0 < count and first + count < len(document_offsets)
+        require(inside and 0 < tokens <= min(lengths[first:first + count]), "prompts",
+                f"[{first}, {count}, {tokens}] is longer than a document, or names documents that are not there")
+        begin = document_offsets[first]
+        for other in document_offsets[first:first + count]:
+            token_ids[other:other + tokens] = token_ids[begin:begin + tokens]
     images = [("images", [first, 1, rows, columns]) for first, rows, columns in spec.get("images", [])]
     images += [("videos", video) for video in spec.get("videos", [])]
     following = 0
