@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ struct CaseOptions {
   int steps = -1, spawn = 0;
   long long seed = 0;
   bool apart = false;
+  std::vector<std::string> rollout_mesh, rollout;
 };
 
 // One flag of a mesh: its option, its values with the default first, and where it lies in a case. A new flag
@@ -50,6 +52,25 @@ struct Expansion {
 // The flags with every value that changes nothing on this mesh set to its default. `why`, if given and empty,
 // gets the first such value's reason. `tower`: has the model a vision tower, or may it have one?
 Flags canonical_flags(const Mesh& mesh, Flags flags, std::string* why, bool tower = true);
+
+// What an item of --mesh or --rollout-mesh stands for.
+struct MeshItem {
+  bool explicit_mesh = false;
+  Mesh mesh;
+  int least = 1, most = 1;  // world sizes
+};
+// "tp2.fsdp2", "world=8" or "world<=8". Throws InputError naming the option.
+MeshItem parse_mesh_item(const std::string& option, const std::string& text);
+
+// How a case is rolled out; without a mesh it is not.
+struct RolloutChoice {
+  std::optional<Mesh> mesh;
+  RolloutSpec spec;
+};
+// Every rollout mesh asked for with every rollout; of world=N and world<=N those that the model takes. One
+// choice without a mesh where no rollout is asked for. Throws InputError for --rollout without
+// --rollout-mesh, and for options that say nothing about a rollout case (--steps, --loss, --apart, ...).
+std::vector<RolloutChoice> rollouts_asked(const CaseOptions& options, const ModelConfig& config);
 
 // Cross product of all lists. Mesh items are "tp2.fsdp2", "world=8" or "world<=8" (the last two give the
 // valid meshes of every model). "all" is every value of a flag. Values that mean the same on a mesh (sp where

@@ -66,6 +66,9 @@ void set_factor(CaseSpec& s, const std::string& text) {
     if (factor == name) *field = value;
   if (factor == "sp") s.flags.sp = value == "on";
   if (factor == "recompute") s.flags.recompute = value == "on";
+  if (factor == "rollout-mesh")
+    s.rollout_mesh = value == "none" ? std::nullopt : std::optional(Mesh::parse(value));
+  if (factor == "rollout") s.rollout = RolloutSpec::parse(value);
 }
 
 }  // namespace
@@ -91,6 +94,8 @@ std::vector<std::pair<std::string, std::string>> factors_of(const CaseSpec& s) {
           {"vision", s.flags.vision},
           {"loss", s.loss},
           {"loss-form", s.loss_form},
+          {"rollout-mesh", s.rollout_mesh ? s.rollout_mesh->text() : "none"},
+          {"rollout", s.rollout.text()},
           {"model", s.model},
           {"batch", s.batch}};
 }
@@ -195,6 +200,9 @@ std::vector<Impossible> impossible_pairs(
       else
         why = refusal(spec.mesh, spec.flags, config_of(spec.model, spec.golden));
       if (why.empty()) why = loss_refusal(parse_loss(spec.loss), config_of(spec.model, spec.golden));
+      if (why.empty() && spec.rollout_mesh)
+        why = rollout_refusal(*spec.rollout_mesh, spec.rollout, config_of(spec.model, spec.golden));
+      if (why.empty() && !spec.rollout_mesh && !(spec.rollout == RolloutSpec{})) why = "is no rollout case";
       if (why.empty()) return std::string();
       if (reason.empty()) reason = why;
     }

@@ -1,5 +1,5 @@
 // Case expansion: lists of values -> distinct valid cases, everything impossible with its reason.
-#include <charconv>
+#include <algorithm>
 #include <set>
 
 #include "harness/run/case_options.h"
@@ -26,29 +26,6 @@ FlagOption switch_flag(const char* name, Strings CaseOptions::*given) {
           [](Flags& f, const std::string& value) { f.*field = value == "on"; }};
 }
 
-struct MeshItem {
-  bool explicit_mesh = false;
-  Mesh mesh;
-  int least = 1, most = 1;  // world sizes
-};
-
-MeshItem parse_mesh_item(const std::string& text) {
-  MeshItem item;
-  for (const char* prefix : {"world<=", "world="}) {
-    const std::string p = prefix;
-    if (text.rfind(p, 0) != 0) continue;
-    const auto digits = text.substr(p.size());
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), item.most);
-    if (error != std::errc() || end != digits.data() + digits.size() || item.most < 1 || item.most > 64)
-      throw InputError("--mesh '" + text + "': needs a world size from 1 to 64");
-    item.least = p == "world=" ? item.most : 1;
-    return item;
-  }
-  item.explicit_mesh = true;
-  item.mesh = Mesh::parse(text);
-  return item;
-}
-
 // Uses this mesh only axes of the list?
 bool keeps_to(const Mesh& mesh, const Strings& axes) {
   if (axes.empty()) return true;
@@ -73,8 +50,8 @@ DType case_dtype(const std::string& name) {
   throw InputError("--dtype '" + name + "' is unknown: float64, float32");
 }
 
-const Strings kChecks = {"logits",  "logprobs", "loss",      "grads",      "grad_norm",
-                         "weights", "replicas", "placement", "activations"};
+const Strings kChecks = {"logits",  "logprobs", "loss",      "grads",       "grad_norm",
+                         "weights", "replicas", "placement", "activations", "rollout"};
 
 Strings check_list(const Strings& given) {
   Strings out;
@@ -85,7 +62,7 @@ Strings check_list(const Strings& given) {
     if (!known)
       throw InputError("--check '" + c +
                        "' is unknown: logits, logprobs, loss, grads, grad_norm, weights, "
-                       "replicas, placement, activations, all");
+                       "replicas, placement, activations, rollout, all");
     out.push_back(c);
   }
   return out;
@@ -187,7 +164,7 @@ Expansion expand(const CaseOptions& o,
     return false;
   };
   std::vector<MeshItem> meshes;
-  for (const auto& text : or_default(o.mesh, "dp1")) meshes.push_back(parse_mesh_item(text));
+  for (const auto& text : or_default(o.mesh, "dp1")) meshes.push_back(parse_mesh_item("mesh", text));
 
   // (model, batch, golden) of every data source asked for.
   struct Source {
@@ -236,6 +213,7 @@ Expansion expand(const CaseOptions& o,
   std::set<std::string> seen;
   for (const auto& source : sources) {
     const ModelConfig config = config_of(source.model, source.golden);
+    const std::vector<RolloutChoice> rollouts = rollouts_asked(o, config);
     for (const auto& item : meshes) {
       std::vector<Mesh> list;
       if (item.explicit_mesh) list.push_back(item.mesh);
@@ -249,7 +227,7 @@ Expansion expand(const CaseOptions& o,
         base.checks = checks, base.tensor = o.tensor, base.steps = o.steps, base.spawn = o.spawn;
         base.device = o.device, base.fault = o.fault, base.seed = o.seed;
         base.apart = o.apart;
-        for_each_value(base, [&](const CaseSpec& spec) {
+        const auto add = [&](const CaseSpec& spec) {
           if (!seen.insert(spec.line()).second) return;
           if (!(canonical_flags(mesh, spec.flags, nullptr, config.has_vision()) == spec.flags)) {
             idle.push_back({spec, config.has_vision()});
@@ -257,16 +235,24 @@ Expansion expand(const CaseOptions& o,
           }
           std::string reason = refusal(mesh, spec.flags, config);
           if (reason.empty()) reason = loss_refusal(parse_loss(spec.loss), config);
-          if (reason.empty() && spec.spawn && spec.spawn != mesh.world())
-            reason = mesh.text() + " has " + std::to_string(mesh.world()) + " ranks, --spawn is " +
-                     std::to_string(spec.spawn);
+          if (reason.empty() && spec.rollout_mesh)
+            reason = rollout_refusal(*spec.rollout_mesh, spec.rollout, config);
+          const int ranks = std::max(mesh.world(), spec.rollout_mesh ? spec.rollout_mesh->world() : 1);
+          if (reason.empty() && spec.spawn && spec.spawn != ranks)
+            reason = mesh.text() +
+                     (spec.rollout_mesh ? " and " + spec.rollout_mesh->text() + " have " : " has ") +
+                     std::to_string(ranks) + " ranks, --spawn is " + std::to_string(spec.spawn);
           if (reason.empty()) {
             out.cases.push_back(spec);
             listed.insert(spec.line());
           } else {
             out.skipped.push_back({spec, reason});
           }
-        });
+        };
+        for (const auto& rollout : rollouts) {
+          base.rollout_mesh = rollout.mesh, base.rollout = rollout.spec;
+          for_each_value(base, add);
+        }
       }
     }
   }
