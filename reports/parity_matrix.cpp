@@ -1,5 +1,6 @@
 // docs/parity-matrix.md: which meshes of which models were shown to agree, from one gate run. One row per
-// mesh, grouped by world size; then one row per value of every other option that was used.
+// mesh, grouped by world size; then one row per rollout mesh, and one per value of every other option that
+// was used.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -64,12 +65,16 @@ constexpr const char* kFlags[] = {"batch",    "sp",        "gdn", "attn",   "lay
 std::string to_parity_matrix(const Run& run) {
   std::vector<std::string> models;
   std::map<int, Table> worlds;
-  Table flags;
+  Table flags, rollouts;
   for (const auto& c : run.cases) {
     const std::string mesh = option_of(c.case_line, "mesh");
     if (mesh.empty() || c.state == State::skip) continue;
     const std::string model = model_of(c);
     if (std::find(models.begin(), models.end(), model) == models.end()) models.push_back(model);
+    if (const std::string rollout = option_of(c.case_line, "rollout-mesh"); !rollout.empty()) {
+      rollouts.add("`" + rollout + "`", c);
+      continue;
+    }
     worlds[Mesh::parse(mesh).world()].add("`" + mesh + "`", c);
     for (const char* flag : kFlags)
       if (const std::string value = option_of(c.case_line, flag); !value.empty())
@@ -92,6 +97,9 @@ std::string to_parity_matrix(const Run& run) {
     text += "\n## " + std::to_string(world) + (world == 1 ? " rank\n" : " ranks\n");
     text += table.text("mesh", models);
   }
+  if (!rollouts.rows.empty())
+    text += "\n## Rollout\n\nBy the mesh that training's weights were taken over to (docs/rollout.md).\n" +
+            rollouts.text("rollout mesh", models);
   if (!flags.rows.empty())
     text += "\n## Options\n\nThe same cases by the options on their lines.\n" + flags.text("option", models);
   return text;

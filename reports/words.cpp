@@ -51,6 +51,8 @@ std::string case_words(const CaseResult& result) {
   std::string words;
   if (const std::string mesh = option_of(result.case_line, "mesh"); !mesh.empty())
     words = "mesh=" + mesh + " ";
+  if (const std::string rollout = option_of(result.case_line, "rollout-mesh"); !rollout.empty())
+    words += "rollout-mesh=" + rollout + " ";
   const std::string dtype = option_of(result.case_line, "dtype");
   // float64 is what a line of case options means by default; another verb's line says nothing about its
   // files.

@@ -29,6 +29,11 @@ void add_case_arguments(CLI::App& app, run::CaseOptions& o) {
   list("--recompute", o.recompute, "activation recomputation: off, on, all");
   list("--pad", o.pad, "padding: none, left, right, document, all");
   list("--vision", o.vision, "vision tower over tp and cp: tensor, images, all");
+  list("--rollout-mesh", o.rollout_mesh,
+       "roll out on this mesh (pp, dp, tp, ep, etp) what training computes on --mesh: tp2, a comma list, "
+       "world<=4");
+  list("--rollout", o.rollout,
+       "how: plain, or prompt=3:chunk=2:batch=2:pad=left:prefix=2:replay=on:temperature=0.7:top_p=0.9");
   list("--loss", o.loss,
        "token_mean, sum, sequence_mean, micro_batch_mean, num_tokens, policy_gradient, lm_z, router_z, aux, "
        "or a "
@@ -36,7 +41,7 @@ void add_case_arguments(CLI::App& app, run::CaseOptions& o) {
   list("--loss-form", o.loss_form, "sharded, replicated");
   list("--dtype", o.dtype, "float64, float32");
   list("--check", o.check,
-       "logits, logprobs, loss, grads, grad_norm, weights, replicas, placement, activations, all");
+       "logits, logprobs, loss, grads, grad_norm, weights, replicas, placement, activations, rollout, all");
   list("--engine", o.engine, "inprocess, gloo, nccl");
   list("--reduce", o.reduce, "engine, ordered, permuted");
   app.add_option("--tensor", o.tensor, "judge only tensors whose name matches this glob")->group("Cases");

@@ -188,11 +188,13 @@ TEST_CASE("a run that fails before its end leaves no report, and a history grows
 }
 
 TEST_CASE("every expanded case line gives the same case when it is read again") {
-  for (const char* text : {"--model tiny-dense,tiny-moe --batch single,rows --mesh world<=6 --sp all",
-                           "--mesh tp2 --loss all-but-not",
-                           "--mesh tp2,fsdp2 --loss sum,num_tokens --dtype float64,float32 --seed 3",
-                           "--mesh tp2 --tensor *norm* --check grads,logits --steps 2 --reduce permuted "
-                           "--engine gloo --spawn 2"}) {
+  for (const char* text :
+       {"--model tiny-dense,tiny-moe --batch single,rows --mesh world<=6 --sp all",
+        "--mesh tp2 --loss all-but-not",
+        "--mesh world<=2 --rollout-mesh world<=2 --rollout plain,pad=left:batch=2,top_p=0.9",
+        "--mesh tp2,fsdp2 --loss sum,num_tokens --dtype float64,float32 --seed 3",
+        "--mesh tp2 --tensor *norm* --check grads,logits --steps 2 --reduce permuted "
+        "--engine gloo --spawn 2"}) {
     run::Expansion expansion;
     try {
       expansion = expand_cases(parse_case_line(text));

@@ -32,26 +32,6 @@ bool enabled(const CaseSpec& spec, const std::string& check) {
   return std::find(spec.checks.begin(), spec.checks.end(), check) != spec.checks.end();
 }
 
-// On which rank the worst element lies, and where there: "on tp1 local [17,146]".
-std::string local_place(const layout::LayoutMap& map, const Mesh& mesh, const std::string& key,
-                        const Shape& shape, std::int64_t flat) {
-  std::vector<std::int64_t> index(shape.size());
-  for (std::size_t d = shape.size(); d-- > 0;) index[d] = flat % shape[d], flat /= shape[d];
-  for (int rank = 0; rank < mesh.world(); ++rank) {
-    const auto local = map.local(key, rank);
-    Shape position;
-    for (std::size_t d = 0; d < index.size(); ++d) {
-      const auto& held = local.indices[d];
-      const auto found = std::find(held.begin(), held.end(), index[d]);
-      if (found == held.end()) break;
-      position.push_back(found - held.begin());
-    }
-    if (position.size() == index.size())
-      return "on " + rank_text(mesh, rank) + " local " + shape_text(position);
-  }
-  return "";
-}
-
 CheckResult invalid(const std::string& check, const std::string& tensor, const std::string& reason) {
   CheckResult result;
   result.check = check, result.tensor = tensor, result.state = State::invalid, result.reason = reason;
@@ -97,6 +77,25 @@ std::vector<CheckResult> placement_results(const CaseSpec& spec, const layout::L
 }
 
 }  // namespace
+
+std::string local_place(const layout::LayoutMap& map, const Mesh& mesh, const std::string& key,
+                        const Shape& shape, std::int64_t flat) {
+  std::vector<std::int64_t> index(shape.size());
+  for (std::size_t d = shape.size(); d-- > 0;) index[d] = flat % shape[d], flat /= shape[d];
+  for (int rank = 0; rank < mesh.world(); ++rank) {
+    const auto local = map.local(key, rank);
+    Shape position;
+    for (std::size_t d = 0; d < index.size(); ++d) {
+      const auto& held = local.indices[d];
+      const auto found = std::find(held.begin(), held.end(), index[d]);
+      if (found == held.end()) break;
+      position.push_back(found - held.begin());
+    }
+    if (position.size() == index.size())
+      return "on " + rank_text(mesh, rank) + " local " + shape_text(position);
+  }
+  return "";
+}
 
 tolerance::Context context_of(const CaseSpec& spec, const Scenario& scenario, const Expected& expected) {
   tolerance::Context context;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "harness/cli/scenario.h"
+#include "harness/layout/layout.h"
 #include "harness/tolerance/policy.h"
 #include "harness/types/verdict.h"
 #include "impl/train/program.h"
@@ -18,6 +19,10 @@ std::vector<CheckResult> judge_case(const CaseSpec& spec, const Scenario& scenar
 
 // What the policy's bounds depend on beside the tensor.
 tolerance::Context context_of(const CaseSpec& spec, const Scenario& scenario, const Expected& expected);
+
+// On which rank the worst element lies, and where there: "on tp1 local [17,146]".
+std::string local_place(const layout::LayoutMap& map, const Mesh& mesh, const std::string& key,
+                        const Shape& shape, std::int64_t flat);
 
 // The global tensors of a case, by path below /expected (for `run --dump`).
 std::map<std::string, HostTensor> gather_case(const CaseSpec& spec, const Scenario& scenario,

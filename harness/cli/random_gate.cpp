@@ -24,6 +24,8 @@ std::set<std::string> failing_checks(const CaseResult& result) {
 
 run::Expansion random_cases(const run::CaseOptions& options, int count) {
   if (options.seed < 0) throw InputError("--seed must not be negative, is " + std::to_string(options.seed));
+  if (!options.rollout_mesh.empty() || !options.rollout.empty())
+    throw InputError("--random with --rollout-mesh: random cases are not rolled out");
   require_batches(options);
   run::Expansion expansion;
   std::set<std::string> lines;

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -10,6 +11,7 @@
 #include "harness/cli/case_arguments.h"
 #include "harness/cli/child.h"
 #include "harness/cli/rank_inputs.h"
+#include "harness/cli/rollout_case.h"
 #include "harness/cli/sweep.h"
 #include "harness/cli/torch_bridge.h"
 #include "harness/run/interruption.h"
@@ -125,8 +127,8 @@ impl::RankOutput read_output(const std::string& path) {
 
 }  // namespace
 
-std::vector<impl::RankOutput> run_spawned(const CaseSpec& spec, double timeout_seconds) {
-  const int world = spec.mesh.world();
+std::vector<impl::RankOutput> run_spawned(const CaseSpec& spec, double timeout_seconds, RankProgram program) {
+  const int world = world_of(spec, program);
   const run::Interruption interruption;
   const TemporaryFolder temporary("meshparity-ranks");
   const std::string& folder = temporary.path();
@@ -136,10 +138,11 @@ std::vector<impl::RankOutput> run_spawned(const CaseSpec& spec, double timeout_s
   {
     Processes processes;
     for (int rank = 0; rank < world; ++rank)
-      processes.start({fs::read_symlink("/proc/self/exe").string(), "rank", "--case", spec.line(), "--rank",
-                       std::to_string(rank), "--store", folder + "/store", "--out", file("out", rank),
-                       "--parent", std::to_string(::getpid())},
-                      file("err", rank));
+      processes.start(
+          {fs::read_symlink("/proc/self/exe").string(), "rank", "--case", spec.line(), "--rank",
+           std::to_string(rank), "--program", std::to_string(static_cast<int>(program)), "--store",
+           folder + "/store", "--out", file("out", rank), "--parent", std::to_string(::getpid())},
+          file("err", rank));
     const int failed = processes.wait(timeout_seconds, "ranks");
     if (failed >= 0)
       throw RunError("rank " + std::to_string(failed) + " failed: " + tail_of(file("err", failed)));
@@ -151,17 +154,24 @@ std::vector<impl::RankOutput> run_spawned(const CaseSpec& spec, double timeout_s
   return outputs;
 }
 
-int rank_main(const std::string& case_line, int rank, const std::string& store_file,
+int world_of(const CaseSpec& spec, RankProgram program) {
+  const int trained = spec.mesh.world();
+  return program == RankProgram::train ? trained : std::max(trained, spec.rollout_mesh->world());
+}
+
+int rank_main(const std::string& case_line, RankProgram program, int rank, const std::string& store_file,
               const std::string& out_file, long parent) {
   run::die_with_parent(parent);
   const CaseSpec spec = single_case(case_line);
   const auto scenario = load_scenario(spec);
   constexpr double kCollectiveTimeoutSeconds = 60;
-  const auto engine =
-      spec.engine == "nccl"
-          ? impl::make_nccl_engine(rank, spec.mesh.world(), store_file, kCollectiveTimeoutSeconds)
-          : impl::make_gloo_engine(rank, spec.mesh.world(), store_file, kCollectiveTimeoutSeconds);
-  write_output(out_file, impl::run_rank(rank_inputs(spec, *scenario), *engine, seams_of(spec)));
+  const int world = world_of(spec, program);
+  const auto engine = spec.engine == "nccl"
+                          ? impl::make_nccl_engine(rank, world, store_file, kCollectiveTimeoutSeconds)
+                          : impl::make_gloo_engine(rank, world, store_file, kCollectiveTimeoutSeconds);
+  write_output(out_file, program == RankProgram::train
+                             ? impl::run_rank(rank_inputs(spec, *scenario), *engine, seams_of(spec))
+                             : roll_out(spec, *scenario, *engine));
   return 0;
 }
 

@@ -12,6 +12,7 @@
 #include "harness/cli/rank_inputs.h"
 #include "harness/cli/rank_process.h"
 #include "harness/cli/reference_routes.h"
+#include "harness/cli/rollout_case.h"
 #include "harness/cli/sweep.h"
 #include "harness/cli/torch_bridge.h"
 #include "harness/types/error.h"
@@ -19,8 +20,6 @@
 
 namespace meshparity::cli {
 namespace {
-
-constexpr double kSpawnTimeoutSeconds = 120;
 
 // NCCL moves device memory only; Gloo here moves host memory only.
 bool on_cuda(const CaseSpec& spec) {
@@ -45,12 +44,6 @@ void make_cuda_repeatable() {
   (void)once;
 }
 
-std::vector<impl::RankOutput> run_ranks(const CaseSpec& spec, const Scenario& scenario) {
-  require_device(spec);
-  if (spec.engine != "inprocess") return run_spawned(spec, kSpawnTimeoutSeconds);
-  return run_threads(spec, rank_inputs(spec, scenario));
-}
-
 // Where a dump has what ranks emit; empty where it has it not. Gradients of the term mtp alone have a group
 // of their own, and the norm and the steps that a golden holds are not theirs (docs/decisions/0006).
 std::string dumped_as(const std::string& key, const std::string& loss) {
@@ -61,18 +54,22 @@ std::string dumped_as(const std::string& key, const std::string& loss) {
   return begins("grads/") ? "grads_mtp/" + key.substr(6) : key;
 }
 
+}  // namespace
+
 void write_dump(const std::string& file, const CaseSpec& spec, const Scenario& scenario,
-                const std::vector<impl::RankOutput>& outputs) {
+                std::map<std::string, HostTensor> tensors) {
   golden::Store store;
   store.attributes["generator"] = "meshparity run " + spec.line();
   store.strings["config"] = scenario.config.json;
   for (auto& [name, tensor] : golden::inputs_of(scenario.batch))
     store.tensors["inputs/" + name] = std::move(tensor);
-  for (auto& [key, tensor] : gather_case(spec, scenario, outputs))
+  for (auto& [key, tensor] : tensors)
     if (const std::string path = dumped_as(key, spec.loss); !path.empty())
       store.tensors["expected/" + path] = std::move(tensor);
   golden::write(file, store);
 }
+
+namespace {
 
 // The weights that a run of so many steps ends with, by checkpoint name.
 std::map<std::string, HostTensor> final_weights(const CaseSpec& spec, const Scenario& scenario, int steps,
@@ -91,6 +88,7 @@ impl::RankInputs rank_inputs(const CaseSpec& spec, const Scenario& scenario) {
   inputs.config = scenario.config, inputs.mesh = spec.mesh, inputs.flags = spec.flags;
   inputs.batch = scenario.batch, inputs.train = scenario.train;
   inputs.loss = spec.loss, inputs.loss_form = spec.loss_form, inputs.steps = steps_of(spec, scenario);
+  inputs.gradients = !spec.rollout_mesh;
   inputs.trace = std::find(spec.checks.begin(), spec.checks.end(), "activations") != spec.checks.end();
   // With sp the residual stream is what the axis cuts: the placement check reads its local shapes.
   inputs.activations = spec.flags.sp || inputs.trace;
@@ -101,12 +99,22 @@ impl::RankInputs rank_inputs(const CaseSpec& spec, const Scenario& scenario) {
   return inputs;
 }
 
-std::vector<impl::RankOutput> run_threads(const CaseSpec& spec, const impl::RankInputs& inputs) {
-  const impl::Seams seams = seams_of(spec);
+impl::InProcessOptions in_process_options(const CaseSpec& spec) {
   impl::InProcessOptions options;
   if (spec.reduce == "permuted") options.permute_seed = static_cast<std::uint64_t>(spec.seed) + 1;
+  return options;
+}
+
+std::vector<impl::RankOutput> run_ranks(const CaseSpec& spec, const Scenario& scenario) {
+  require_device(spec);
+  if (spec.engine != "inprocess") return run_spawned(spec, kSpawnTimeoutSeconds);
+  return run_threads(spec, rank_inputs(spec, scenario));
+}
+
+std::vector<impl::RankOutput> run_threads(const CaseSpec& spec, const impl::RankInputs& inputs) {
+  const impl::Seams seams = seams_of(spec);
   std::vector<impl::RankOutput> outputs(spec.mesh.world());
-  impl::run_in_process(spec.mesh.world(), options, [&](impl::Engine& engine) {
+  impl::run_in_process(spec.mesh.world(), in_process_options(spec), [&](impl::Engine& engine) {
     outputs[engine.rank()] = impl::run_rank(inputs, engine, seams);
   });
   return outputs;
@@ -126,6 +134,8 @@ void conclude(CaseResult& result) {
 }
 
 CaseResult run_case(const CaseSpec& spec, const RunProducts& products) {
+  if (spec.rollout_mesh) return run_rollout_case(spec, products);
+  if (!products.rollout_dump.empty()) throw InputError("--dump-rollout: needs --rollout-mesh");
   if (spec.apart) {
     if (!products.dump.empty() || products.communication || products.weights)
       throw InputError("--apart: no --dump, --save-weights or --communication with it");
@@ -162,7 +172,8 @@ CaseResult run_case(const CaseSpec& spec, const RunProducts& products) {
     if (!std::getenv(kNoCausesVariable))
       explain_case(
           spec, scenario, [&](const CaseSpec& again) { return run_ranks(again, *scenario); }, result);
-    if (!products.dump.empty()) write_dump(products.dump, spec, *scenario, outputs);
+    if (!products.dump.empty())
+      write_dump(products.dump, spec, *scenario, gather_case(spec, *scenario, outputs));
     conclude(result);
   } catch (const InputError&) {
     throw;

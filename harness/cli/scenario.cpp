@@ -220,6 +220,7 @@ std::shared_ptr<const Scenario> load_scenario(const CaseSpec& spec) {
 }
 
 int steps_of(const CaseSpec& spec, const Scenario& scenario) {
+  if (spec.rollout_mesh) return 0;
   return spec.steps >= 0 ? spec.steps : scenario.train.steps;
 }
 

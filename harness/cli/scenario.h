@@ -62,7 +62,7 @@ class Expected {
   const std::map<std::string, TensorView>* stored_ = nullptr;
 };
 
-// Steps a case takes: its own, or as many as the golden holds.
+// Steps a case takes: its own, or as many as the golden holds; a rollout case none.
 int steps_of(const CaseSpec& spec, const Scenario& scenario);
 
 }  // namespace meshparity::cli

@@ -20,7 +20,7 @@ namespace {
 
 struct RunOptions {
   run::CaseOptions cases;
-  std::string dump, json, save_weights;
+  std::string dump, rollout_dump, json, save_weights;
   bool communication = false;
 };
 
@@ -39,14 +39,15 @@ int run_one(const RunOptions& o) {
     throw InputError("run takes one case, this describes " + std::to_string(expansion.cases.size()) +
                      "; meshparity gate runs many");
   require_writable(o.dump);
+  require_writable(o.rollout_dump);
   require_writable(o.json);
   const std::filesystem::path save_to =
       o.save_weights.empty() ? std::filesystem::path() : writable_target(o.save_weights, false);
   std::string communication;
   std::map<std::string, HostTensor> weights;
   const CaseResult result =
-      run_case(expansion.cases.front(),
-               {o.dump, o.communication ? &communication : nullptr, save_to.empty() ? nullptr : &weights});
+      run_case(expansion.cases.front(), {o.dump, o.communication ? &communication : nullptr,
+                                         save_to.empty() ? nullptr : &weights, o.rollout_dump});
   for (const auto& check : result.checks)
     if (check.state == State::pass)
       std::printf("%-9s %-11s %-55s %5.1f%% of bound  max abs %.2e  rel %.2e  against %s\n",
@@ -64,6 +65,8 @@ int run_one(const RunOptions& o) {
   if (result.state != State::pass) std::cout << reports::case_text(result, 1000);
   std::cout << reports::summary_text(run) << std::endl;
   if (!o.dump.empty() && result.state != State::error) std::cout << "wrote " << o.dump << std::endl;
+  if (!o.rollout_dump.empty() && result.state != State::error)
+    std::cout << "wrote " << o.rollout_dump << std::endl;
   if (!save_to.empty() && result.state != State::error) save(expansion.cases.front(), weights, save_to);
   if (!o.json.empty()) reports::write_file(o.json, reports::to_json(run, true));
   return exit_code(run.cases);
@@ -76,6 +79,9 @@ void add_run(CLI::App& app, Chosen& chosen) {
   auto* verb = app.add_subcommand("run", "Run one case and print every tensor's verdict");
   add_case_arguments(*verb, options->cases);
   verb->add_option("--dump", options->dump, "write what the ranks computed, in the golden schema");
+  verb->add_option(
+      "--dump-rollout", options->rollout_dump,
+      "of a rollout case: write what the rollout ranks computed; with --dump both sides for drift");
   verb->add_option("--json", options->json, "write the verdict");
   verb->add_option(
       "--save-weights", options->save_weights,
@@ -90,7 +96,7 @@ void add_run(CLI::App& app, Chosen& chosen) {
   worker->callback([&chosen] { chosen.run = [] { return worker_main(); }; });
   struct RankOptions {
     std::string line, store, out;
-    int rank = 0;
+    int program = 0, rank = 0;
     long parent = 0;
   };
   auto job = std::make_shared<ReferenceJob>();
@@ -106,12 +112,15 @@ void add_run(CLI::App& app, Chosen& chosen) {
   auto rank_options = std::make_shared<RankOptions>();
   auto* rank = app.add_subcommand("rank", "")->group("");
   rank->add_option("--case", rank_options->line)->required();
+  rank->add_option("--program", rank_options->program)->check(CLI::Range(0, 1));
   rank->add_option("--rank", rank_options->rank)->required();
   rank->add_option("--store", rank_options->store)->required();
   rank->add_option("--out", rank_options->out)->required();
   rank->add_option("--parent", rank_options->parent)->required();
   rank->callback([rank_options, &chosen] {
-    chosen.run = [o = rank_options] { return rank_main(o->line, o->rank, o->store, o->out, o->parent); };
+    chosen.run = [o = rank_options] {
+      return rank_main(o->line, static_cast<RankProgram>(o->program), o->rank, o->store, o->out, o->parent);
+    };
   });
 }
 
