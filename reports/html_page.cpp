@@ -32,7 +32,7 @@ thead th{color:var(--muted);font-weight:600;white-space:nowrap}
 tbody th{font-weight:400}
 tr.bad th,tr.bad td{color:var(--bad)}
 code,pre{font:13px/1.45 ui-monospace,monospace}
-pre{background:var(--panel);padding:12px;border-radius:4px;overflow-x:auto;margin:8px 0}
+pre{background:var(--panel);padding:12px;border-radius:4px;white-space:pre-wrap;overflow-wrap:anywhere;margin:8px 0}
 details{margin-top:20px}summary{cursor:pointer}
 @media print{details>*{display:block}}
 )";

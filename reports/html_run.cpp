@@ -117,9 +117,10 @@ std::string to_html(const Run& run) {
     rows.push_back({std::string(state_name(state)), std::to_string(count)}),
         classes.push_back(is_bad(state) ? "bad" : "");
   std::string body = html_verdict(code == 0, code == 0 ? "PASS" : "NOT PASSED", summary_text(run));
-  body += "<p class=\"muted\">" + html_safe(run.command) + "; meshparity " + html_safe(run.version);
-  for (const auto& version : run.versions) body += ", " + html_safe(version);
-  body += "</p>\n";
+  std::string made_by = run.command;
+  if (!run.version.empty()) made_by += (made_by.empty() ? "meshparity " : "; meshparity ") + run.version;
+  for (const auto& version : run.versions) made_by += ", " + version;
+  if (!made_by.empty()) body += "<p class=\"muted\">" + html_safe(made_by) + "</p>\n";
   body += html_table(std::to_string(run.cases.size()) + " of " + std::to_string(run.listed) + " listed cases",
                      {"state", "cases"}, rows, classes);
   body += bad_cases(run) + "<h2>Checks</h2>\n" + checks_table(run) + mesh_table(run);

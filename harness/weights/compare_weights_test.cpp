@@ -344,6 +344,16 @@ TEST_CASE("values that are not finite are wrong on both sides too, and sets with
   const WeightReport report = compare_weights(MemoryWeights(sent), MemoryWeights(sent), nullptr);
   REQUIRE(report.wrong.size() == 1);
   CHECK(report.wrong[0].what.find("not finite") != std::string::npos);
+  // In every dtype, in a block of thousands and behind the last whole one.
+  for (const DType dtype : {DType::float64, DType::float32, DType::bfloat16})
+    for (const std::size_t place : {std::size_t{0}, std::size_t{4095}, std::size_t{9000}}) {
+      std::vector<double> values(9001, 1.5);
+      const Tensors good = {{"w", tensor_of(dtype, {9001}, values)}};
+      CHECK(compare_weights(MemoryWeights(good), MemoryWeights(good), nullptr).equal());
+      values[place] = -INFINITY;
+      const Tensors bad = {{"w", tensor_of(dtype, {9001}, values)}};
+      CHECK(compare_weights(MemoryWeights(bad), MemoryWeights(bad), nullptr).wrong.size() == 1);
+    }
   const Tensors other = {{"x", HostTensor::scalar(1)}};
   CHECK_THROWS_WITH(compare_weights(MemoryWeights(sent, "a"), MemoryWeights(other, "b"), nullptr),
                     Catch::Contains("a and b have no weight in common"));
