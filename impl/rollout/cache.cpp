@@ -25,28 +25,31 @@ void allocate(at::Tensor& cache, std::vector<std::int64_t> shape, const at::Tens
   if (!cache.defined()) cache = at::zeros(shape, like.options().requires_grad(false));
 }
 
-// The stream of every row's tail and what it reads of the pass, and where the latter stands in it.
-void add_windows(PassTables& t, const ModelConfig& config, const PackingOptions& options) {
+// The convolution's stream, given which of the pass's tokens it reads.
+void add_windows(PassTables& t, const std::vector<char>& reads, const ModelConfig& config,
+                 const RolloutEdit& edit, const PackingOptions& options) {
   const std::int64_t tail = config.linear_conv_kernel_dim - 1;
-  std::vector<std::int64_t> documents, own;
-  for (std::size_t r = 0; r < t.read_counts.size(); ++r) {
-    const auto begin = static_cast<std::int64_t>(documents.size()) + tail;
-    documents.insert(documents.end(), tail + t.read_counts[r], static_cast<std::int64_t>(r));
-    for (std::int64_t i = 0; i < t.read_counts[r]; ++i) own.push_back(begin + i);
+  const auto rows = static_cast<std::int64_t>(t.begin.size());
+  std::vector<std::int64_t> documents, sources, read, in_window, kept;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const PassRow& row = t.pass->rows[r];
+    const auto begin = static_cast<std::int64_t>(sources.size());
+    for (std::int64_t i = 0; i < tail; ++i) sources.push_back(r * tail + i);
+    for (std::int64_t i = t.begin[r]; i < t.begin[r] + row.size(); ++i) {
+      if (!reads[i]) continue;
+      in_window.push_back(static_cast<std::int64_t>(sources.size()));
+      read.push_back(i), sources.push_back(rows * tail + i);
+    }
+    const Range window{begin, static_cast<std::int64_t>(sources.size())};
+    documents.insert(documents.end(), window.size(), r);
+    const Range leaves = edit.next_tail(*t.pass, row, window);
+    for (std::int64_t i = leaves.begin; i < leaves.end; ++i) kept.push_back(i);
   }
-  t.in_window = index_tensor(own, options.device);
   t.windows = pack_documents(documents, config.linear_conv_kernel_dim, options);
-}
-
-void add_reads(PassTables& t, const std::vector<char>& reads, const PackingOptions& options) {
-  std::vector<std::int64_t> read;
-  for (std::size_t r = 0; r < t.begin.size(); ++r) {
-    std::int64_t count = 0;
-    for (std::int64_t i = t.begin[r]; i < t.begin[r] + t.pass->rows[r].size(); ++i)
-      if (reads[i]) read.push_back(i), ++count;
-    t.read_counts.push_back(count);
-  }
-  if (ones(reads) < static_cast<std::int64_t>(reads.size())) t.read = index_tensor(read, options.device);
+  t.window_sources = index_tensor(sources, options.device);
+  t.read_in_window = index_tensor(in_window, options.device);
+  t.tail_sources = index_tensor(kept, options.device);
+  if (read.size() < reads.size()) t.read = index_tensor(read, options.device);
 }
 
 // Rows `index` of a tensor of `rows` rows, zeros elsewhere; index undefined: all.
@@ -82,8 +85,7 @@ PassTables make_pass_tables(const RolloutPass& pass, const std::vector<RolloutSe
   t.slots = index_tensor(slots, options.device);
   t.real = index_tensor(places, options.device), t.stream = index_tensor(of_stream, options.device);
   const std::vector<char> reads = edit.read(pass, real);
-  add_reads(t, reads, options);
-  add_windows(t, config, options);
+  add_windows(t, reads, config, edit, options);
   t.writes = factor(reads, options), t.decays = factor(edit.decays(pass, real), options);
   if (!pass.decode) t.documents = pack_documents(documents, config.linear_conv_kernel_dim, options);
   return t;
@@ -162,25 +164,17 @@ at::Tensor RolloutCaches::attend(const PassTables& tables, std::int64_t layer, c
   return o;
 }
 
-// q|k of the pass's tokens; `values` gets v. Every row's tail goes on.
-at::Tensor RolloutCaches::convolve(const PassTables& tables, LayerCache& cache, const DeltaNetInputs& in,
-                                   std::int64_t qk_width, at::Tensor& values) {
-  const RolloutPass& pass = *tables.pass;
-  const at::Tensor u = tables.read.defined() ? in.qkv.index_select(0, tables.read) : in.qkv;
-  Tensors parts, windows;
-  std::int64_t next = 0;
-  for (std::size_t r = 0; r < pass.rows.size(); ++r) {
-    const at::Tensor own = u.narrow(0, next, tables.read_counts[r]);
-    windows.push_back(at::cat({cache.tail[pass.rows[r].slot], own}));
-    next += tables.read_counts[r];
-  }
-  const Tensors mixed = primitives_.short_conv(at::cat(windows), in.conv, tables.windows, qk_width);
-  for (std::size_t r = 0; r < pass.rows.size(); ++r) {
-    at::Tensor tail = cache.tail[pass.rows[r].slot];
-    tail.copy_(edit_.keep_tail(pass, pass.rows[r], tail, windows[r]));
-  }
-  values = spread(mixed[1].index_select(0, tables.in_window), tables.read, in.qkv.size(0));
-  return spread(mixed[0].index_select(0, tables.in_window), tables.read, in.qkv.size(0));
+Tensors RolloutCaches::convolve(const PassTables& tables, LayerCache& cache, const DeltaNetInputs& in,
+                                std::int64_t qk_width) const {
+  const std::int64_t channels = in.qkv.size(1);
+  const at::Tensor tails = cache.tail.index_select(0, tables.slots);
+  const at::Tensor u = at::cat({tails.view({-1, channels}), in.qkv}).index_select(0, tables.window_sources);
+  Tensors mixed = primitives_.short_conv(u, in.conv, tables.windows, qk_width);
+  const at::Tensor next = u.index_select(0, tables.tail_sources).view(tails.sizes());
+  cache.tail.index_copy_(0, tables.slots, edit_.keep_tail(*tables.pass, tails, next));
+  for (at::Tensor& part : mixed)
+    part = spread(part.index_select(0, tables.read_in_window), tables.read, in.qkv.size(0));
+  return mixed;
 }
 
 at::Tensor RolloutCaches::recur(const PassTables& tables, std::int64_t layer, const DeltaNetInputs& in,
@@ -190,8 +184,8 @@ at::Tensor RolloutCaches::recur(const PassTables& tables, std::int64_t layer, co
   const std::int64_t channels = in.qkv.size(1), value_dim = (channels - qk_width) / heads;
   allocate(cache.tail, {slots_, config_.linear_conv_kernel_dim - 1, channels}, in.qkv);
   allocate(cache.state, {slots_, heads, key_dim, value_dim}, in.qkv);
-  at::Tensor v;
-  const at::Tensor qk = primitives_.l2norm(convolve(tables, cache, in, qk_width, v), key_dim);
+  const Tensors convolved = convolve(tables, cache, in, qk_width);
+  const at::Tensor qk = primitives_.l2norm(convolved[0], key_dim), &v = convolved[1];
   const Tensors gates = primitives_.delta_gates(in.a, in.b, in.a_log, in.dt_bias);
   const at::Tensor g = tables.decays.defined() ? gates[0] * tables.decays : gates[0];
   const at::Tensor beta = tables.writes.defined() ? gates[1] * tables.writes : gates[1];

@@ -18,12 +18,12 @@ struct PassTables {
   const RolloutPass* pass = nullptr;
   std::vector<std::int64_t> begin;  // [R] first token of every row
   PackedTokens tokens;              // rotary tables
-  // Of the tokens that the convolution and the recurrence read: which of the pass's they are (undefined:
-  // all), every row's count, their place in the stream of tails and tokens, and that stream.
-  at::Tensor read;
-  std::vector<std::int64_t> read_counts;
-  at::Tensor in_window;
+  // The convolution's stream: every row's window, that is its tail and those of its tokens that are read.
+  // Where its inputs stand among all tails, row after row, and behind them the pass's tokens; where the read
+  // tokens stand in it; and which of it the rows leave as tails.
   PackedTokens windows;
+  at::Tensor window_sources, read_in_window, tail_sources;
+  at::Tensor read;            // which of the pass's tokens are read; undefined: all
   PackedTokens documents;     // for the chunked rule: every row a document; of a prefill
   at::Tensor writes, decays;  // [T, 1] 1 or 0; undefined: all 1
   at::Tensor slots;           // [R] int64
@@ -58,8 +58,9 @@ class RolloutCaches {
 
  private:
   at::Tensor bias(const PassRow& row, Range queries, const at::TensorOptions& options) const;
-  at::Tensor convolve(const PassTables& tables, LayerCache& cache, const DeltaNetInputs& in,
-                      std::int64_t qk_width, at::Tensor& values);
+  // q|k and v of the pass's tokens behind the convolution; every row's tail goes on.
+  Tensors convolve(const PassTables& tables, LayerCache& cache, const DeltaNetInputs& in,
+                   std::int64_t qk_width) const;
 
   const ModelConfig& config_;
   const Primitives& primitives_;

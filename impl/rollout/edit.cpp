@@ -19,22 +19,20 @@ void resume_slot(LayerCache& cache, std::int64_t slot, const LayerCache& kept) {
   copy(cache.tail, kept.tail), copy(cache.state, kept.state);
 }
 
-at::Tensor last_rows(const RolloutPass& /*pass*/, const PassRow& /*row*/, const at::Tensor& before,
-                     const at::Tensor& window) {
-  return window.slice(0, window.size(0) - before.size(0));
-}
-
 }  // namespace
 
 RolloutEdit plain_rollout(const ModelConfig& config, const Mesh& mesh, const RolloutSpec& spec, int rank) {
-  RolloutEdit edit{config, mesh, spec, rank, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
+  RolloutEdit edit{config, mesh, spec, rank, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
   edit.shard_of = [](const std::string&, int of) { return of; };
   edit.received = [](const std::string&, const at::Tensor&, const at::Tensor& shard) { return shard; };
   edit.start = start_slot;
   edit.resume = resume_slot;
   edit.key_slot = [](const RolloutPass&, const PassRow& row) { return row.slot; };
-  edit.keep_tail = last_rows;
-  edit.keep_state = [](const RolloutPass&, const at::Tensor&, const at::Tensor& after) { return after; };
+  edit.next_tail = [&config](const RolloutPass&, const PassRow&, Range window) {
+    return Range{window.end - (config.linear_conv_kernel_dim - 1), window.end};
+  };
+  edit.keep_tail =
+      edit.keep_state = [](const RolloutPass&, const at::Tensor&, const at::Tensor& after) { return after; };
   edit.read = edit.decays = [](const RolloutPass&, std::vector<char> real) { return real; };
   edit.positions = [](const RolloutPass&, std::vector<std::int64_t> positions) { return positions; };
   edit.same_prefix = [](const PrefixKey& kept, const PrefixKey& asked) { return kept == asked; };

@@ -61,11 +61,11 @@ struct RolloutEdit {
   Entry<void(LayerCache& cache, std::int64_t slot, const LayerCache& kept)> resume;
   // The slot whose key-value cache a row is written to.
   Entry<std::int64_t(const RolloutPass& pass, const PassRow& row)> key_slot;
-  // The tail that a row leaves: before [W-1, channels] and `window`, the same and the row's inputs behind it.
-  Entry<Tensor(const RolloutPass& pass, const PassRow& row, const Tensor& before, const Tensor& window)>
-      keep_tail;
-  // The states of all rows of a pass, [R, Hv, K, V].
-  Entry<Tensor(const RolloutPass& pass, const Tensor& before, const Tensor& after)> keep_state;
+  // Of a row's window, its tail and the inputs it reads behind it, numbered from `window.begin` on, the W-1
+  // that are its next tail.
+  Entry<Range(const RolloutPass& pass, const PassRow& row, Range window)> next_tail;
+  // What all rows of a pass leave: tails [R, W-1, channels] and states [R, Hv, K, V].
+  Entry<Tensor(const RolloutPass&pass, const Tensor&before, const Tensor&after)> keep_tail, keep_state;
   // Of the pass's tokens, given 1 where a token is no padding: those that the convolution and the recurrence
   // read, and those whose decay counts.
   Entry<std::vector<char>(const RolloutPass&pass, std::vector<char> real)> read, decays;

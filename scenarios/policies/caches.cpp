@@ -56,9 +56,9 @@ void plant_caches(const PrecisionPolicy& policy, impl::RolloutEdit& edit) {
                                                      const Tensor& after) {
     return state(right(pass, before, after));
   };
-  edit.keep_tail = [tail, right = edit.keep_tail](const impl::RolloutPass& pass, const impl::PassRow& row,
-                                                  const Tensor& before, const Tensor& window) {
-    return tail(right(pass, row, before, window));
+  edit.keep_tail = [tail, right = edit.keep_tail](const impl::RolloutPass& pass, const Tensor& before,
+                                                  const Tensor& after) {
+    return tail(right(pass, before, after));
   };
 }
 
