@@ -30,8 +30,8 @@ std::string cases_text(const std::vector<std::string>& lines) {
     text += (text.empty() ? "" : "; ") + reports::option_of(line, "model").substr(5) + " " +
             reports::option_of(line, "batch") + " " + reports::option_of(line, "mesh") +
             (reports::option_of(line, "sp") == "on" ? " sp" : "");
-    for (const char* option :
-         {"gdn", "attn", "layout", "schedule", "recompute", "pad", "vision", "loss", "loss-form"})
+    for (const char* option : {"gdn", "attn", "layout", "schedule", "recompute", "pad", "vision", "loss",
+                               "loss-form", "rollout-mesh", "rollout"})
       if (const std::string value = reports::option_of(line, option); !value.empty())
         text += " " + std::string(option) + "=" + value;
   }

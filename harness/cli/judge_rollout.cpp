@@ -11,6 +11,7 @@
 #include "harness/cli/rollout_tokens.h"
 #include "harness/cli/torch_bridge.h"
 #include "harness/compare/compare.h"
+#include "harness/diagnose/rollout.h"
 #include "harness/layout/layout.h"
 #include "harness/types/error.h"
 #include "harness/types/glob.h"
@@ -87,6 +88,7 @@ class RolloutJudge {
     judge_train_difference();
     refuse_extras();
     add_first_line();
+    add_cause_line();
     if (named("rollout/replicas") && replicas_.elements) results_.push_back(replicas_.result());
     if (named("rollout/repeat")) results_.push_back(repeat());
     return std::move(results_);
@@ -122,6 +124,7 @@ class RolloutJudge {
                      const compare::Bound& bound, const std::string& against) {
     CheckResult result = compare::judge("rollout", key, compare::measure(got, want), bound, got, want);
     result.against = against;
+    if (key != kTrainDifference) keep(key, got, want, result.state != State::pass);
     if (result.elements > 0 && result.state != State::pass) {
       const std::string rank =
           key == kTrainDifference || result.worst < 0
@@ -167,7 +170,8 @@ class RolloutJudge {
     }
     if (result.state != State::pass && result.worst >= 0)
       result.where += " " + local_place(map_, *spec_.rollout_mesh, key, want.shape, result.worst);
-    if (result.state != State::pass) wrong_weights_.push_back(name);
+    if (result.state != State::pass)
+      wrong_weights_.push_back(name), keep(key, got->view(), want.view(), true);
     results_.push_back(std::move(result));
   }
 
@@ -235,6 +239,24 @@ class RolloutJudge {
         result.detail.insert(result.detail.begin(), line);
   }
 
+  // What the cause is found from.
+  struct Kept {
+    HostTensor got, want;
+    bool wrong = false;
+  };
+  void keep(const std::string& key, const TensorView& got, const TensorView& want, bool wrong) {
+    if (got.shape == want.shape) kept_[key] = {HostTensor::copy_of(got), HostTensor::copy_of(want), wrong};
+  }
+
+  void add_cause_line() {
+    diagnose::RolloutEvidence evidence{scenario_.batch, spec_.rollout, *spec_.rollout_mesh, {}};
+    for (const auto& [key, kept] : kept_)
+      evidence.tensors.emplace(key, diagnose::RolloutTensor{kept.got.view(), kept.want.view(), kept.wrong});
+    const auto cause = diagnose::rollout_cause(evidence);
+    for (auto& result : results_)
+      if (cause && result.state == State::fail) result.detail.push_back(diagnose::cause_line(*cause));
+  }
+
   CheckResult repeat() const {
     CheckResult r = rollout_result("rollout/repeat", State::pass, "");
     r.against = "a second run";
@@ -280,6 +302,7 @@ class RolloutJudge {
   std::vector<CheckResult> results_;
   std::vector<std::size_t> wrong_tokens_;  // results of tensors of tokens that fail
   std::vector<std::string> wrong_weights_;
+  std::map<std::string, Kept> kept_;
 };
 
 }  // namespace
