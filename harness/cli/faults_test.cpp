@@ -16,7 +16,15 @@ namespace {
 
 constexpr std::size_t kPublicRows = 133;
 // Planted beside the public list, each for a part that no row of it reaches.
-const std::set<std::string> kOwn = {"clip-coefficient-uncapped"};
+const std::set<std::string> kOwn = {"clip-coefficient-uncapped",
+                                    "reshard-shards-swapped",
+                                    "reshard-shard-not-written",
+                                    "reshard-a-log-bf16",
+                                    "decode-state-bf16",
+                                    "kv-neighbour-slot",
+                                    "recurrent-state-not-reset",
+                                    "prefix-hash-short",
+                                    "decode-position-counts-padding"};
 
 }  // namespace
 
@@ -109,7 +117,7 @@ TEST_CASE(
 }
 
 TEST_CASE("the cause of a planted fault is named, and never confidently misnamed") {
-  // One of each kind: weights, counts, labels, forward, loss, reductions, norm, steps, shapes.
+  // One of each kind: weights, counts, labels, forward, loss, reductions, norm, steps, shapes, rollout.
   const char* const kNamed[] = {"conv1d-weight-not-block-sharded",
                                 "a-log-bf16",
                                 "dp-tokens-not-global",
@@ -135,7 +143,11 @@ TEST_CASE("the cause of a planted fault is named, and never confidently misnamed
                                 "pp-accum-grads-wiped",
                                 "pp-doc-ids-dropped",
                                 "recompute-topk-flip",
-                                "sp-flag-noop"};
+                                "sp-flag-noop",
+                                "reshard-shards-swapped",
+                                "recurrent-state-not-reset",
+                                "topp-renorm",
+                                "r3-misaligned"};
   for (const char* id : kNamed) {
     FaultRun run;
     run.fault = &faults::find(id);

@@ -129,6 +129,28 @@ Fault vision_gather_tp_fold();
 Fault vision_grad_dilution();
 Fault vit_block_mask_ignored();
 Fault packed_mrope_cp_fallback();
+// Rollout: weights.
+Fault reshard_shards_swapped();
+Fault reshard_shard_not_written();
+Fault reshard_a_log_bf16();
+// Rollout: caches.
+Fault decode_state_bf16();
+Fault prefill_vs_recurrent();
+Fault conv_state_off_by_one();
+Fault chunked_prefill_pad_mask_none();
+Fault gdn_pad_decay_unmasked();
+Fault kv_neighbour_slot();
+Fault recurrent_state_not_reset();
+Fault prefix_cache_stale();
+Fault hybrid_prefix_cache_mtp();
+Fault prefix_hash_short();
+// Rollout: tokens.
+Fault decode_position_counts_padding();
+Fault logprob_divided_not_logits();
+Fault topp_renorm();
+Fault router_mismatch_baseline();
+Fault r3_misaligned();
+Fault r3_scores_from_topk_zeroed();
 
 const std::vector<Fault>& all() {
   static const std::vector<Fault> list = {gdn_inproj_flat_tp_split(),
@@ -245,7 +267,26 @@ const std::vector<Fault>& all() {
                                           mtp_loss_div_cp(),
                                           mtp_loss_main_token_count(),
                                           mtp_loss_not_averaged(),
-                                          mtp_embed_replica_unsynced()};
+                                          mtp_embed_replica_unsynced(),
+                                          reshard_shards_swapped(),
+                                          reshard_shard_not_written(),
+                                          reshard_a_log_bf16(),
+                                          decode_state_bf16(),
+                                          prefill_vs_recurrent(),
+                                          conv_state_off_by_one(),
+                                          chunked_prefill_pad_mask_none(),
+                                          gdn_pad_decay_unmasked(),
+                                          kv_neighbour_slot(),
+                                          recurrent_state_not_reset(),
+                                          prefix_cache_stale(),
+                                          hybrid_prefix_cache_mtp(),
+                                          prefix_hash_short(),
+                                          decode_position_counts_padding(),
+                                          logprob_divided_not_logits(),
+                                          topp_renorm(),
+                                          router_mismatch_baseline(),
+                                          r3_misaligned(),
+                                          r3_scores_from_topk_zeroed()};
   return list;
 }
 
