@@ -16,15 +16,10 @@ namespace {
 
 constexpr std::size_t kPublicRows = 133;
 // Planted beside the public list, each for a part that no row of it reaches.
-const std::set<std::string> kOwn = {"clip-coefficient-uncapped",
-                                    "reshard-shards-swapped",
-                                    "reshard-shard-not-written",
-                                    "reshard-a-log-bf16",
-                                    "decode-state-bf16",
-                                    "kv-neighbour-slot",
-                                    "recurrent-state-not-reset",
-                                    "prefix-hash-short",
-                                    "decode-position-counts-padding"};
+const std::set<std::string> kOwn = {
+    "clip-coefficient-uncapped", "reshard-shards-swapped", "reshard-shard-not-written",
+    "reshard-a-log-bf16",        "decode-state-bf16",      "kv-neighbour-slot",
+    "recurrent-state-not-reset", "prefix-hash-short",      "decode-position-counts-padding"};
 
 }  // namespace
 

@@ -31,6 +31,15 @@ constexpr Handed kHanded[] = {
     {"cut", "Write a small checkpoint with the real weights of a big one"},
     {"weights", "Are two sets of weights the same, and if not, what happened?"}};
 
+// The forms of handed verbs that stay here: golden regenerate, drift --model.
+bool runs_a_model(int argc, char** argv) {
+  const std::string verb = argv[1];
+  if (verb == "golden") return argc > 2 && std::string(argv[2]) == "regenerate";
+  for (int i = 2; verb == "drift" && i < argc; ++i)
+    if (const std::string word = argv[i]; word == "--model" || word.starts_with("--model=")) return true;
+  return false;
+}
+
 int hand_over(char** argv) {
   const fs::path judge = fs::read_symlink("/proc/self/exe").parent_path() / "meshparity-judge";
   argv[0] = const_cast<char*>(judge.c_str());
@@ -51,9 +60,8 @@ void pin_numerics() {
 
 int main(int argc, char** argv) {
   const std::string verb = argc > 1 ? argv[1] : "";
-  const bool regenerate = verb == "golden" && argc > 2 && std::string(argv[2]) == "regenerate";
   for (const auto& handed : kHanded)
-    if (verb == handed.name && !regenerate) return hand_over(argv);
+    if (verb == handed.name && !runs_a_model(argc, argv)) return hand_over(argv);
 
   pin_numerics();
   CLI::App app("Proves that a parallel Qwen3.5 computes what the model says.", "meshparity");
@@ -69,6 +77,8 @@ int main(int argc, char** argv) {
   for (const auto& handed : kHanded) {
     if (std::string(handed.name) == "golden")
       cli::add_regenerate(app, chosen);
+    else if (std::string(handed.name) == "drift")
+      cli::add_model_drift(app, chosen);
     else
       app.add_subcommand(handed.name, handed.help);
   }

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <iostream>
 
+#include "harness/cli/bench_drift.h"
 #include "harness/cli/bench_reference.h"
 #include "harness/cli/bench_step.h"
 #include "harness/cli/bench_trainer.h"
@@ -66,10 +67,11 @@ void add_bench(CLI::App& app, Chosen& chosen) {
     StepBench step{kStepModel, {2, 4, 8}, {128, 512, 2048}};
     TrainerBench trainer;
     ReferenceBench reference;
+    DriftBench drift;
   };
   auto options = std::make_shared<Options>();
-  auto* bench =
-      app.add_subcommand("bench", "Measure: sweep | compare | collectives | step | trainer | reference");
+  auto* bench = app.add_subcommand(
+      "bench", "Measure: sweep | compare | collectives | step | trainer | reference | drift");
   bench->require_subcommand(1);
   auto* sweep_verb = bench->add_subcommand("sweep", "Meshes per second of a case file");
   sweep_verb->add_option("--cases", options->cases, "file of case lines, or its name in scenarios/");
@@ -114,6 +116,14 @@ void add_bench(CLI::App& app, Chosen& chosen) {
       ->check(CLI::Range(2, 100));
   reference_verb->callback(
       [options, &chosen] { chosen.run = [o = options->reference] { return bench_reference(o); }; });
+  auto* drift_verb = bench->add_subcommand(
+      "drift", "How many faults `drift` names right in dumps of our own faulty and sound runs");
+  drift_verb->add_option("--seed", options->drift.seed, "of the first pair")->check(CLI::Range(0, 1 << 30));
+  drift_verb->add_option("--faulty", options->drift.faulty, "pairs with a fault")
+      ->check(CLI::Range(0, 10000));
+  drift_verb->add_option("--benign", options->drift.benign, "pairs without")->check(CLI::Range(0, 10000));
+  drift_verb->add_option("--kind", options->drift.kind, "this kind of pair alone");
+  drift_verb->callback([options, &chosen] { chosen.run = [o = options->drift] { return bench_drift(o); }; });
   auto* compare_verb = bench->add_subcommand("compare", "GB/s of the comparer beside a plain memory read");
   compare_verb->add_option("--mib", options->mebibytes, "size of each side")->check(CLI::Range(1, 8192));
   compare_verb->callback(

@@ -21,6 +21,7 @@ void add_meshes(CLI::App& app, Chosen& chosen);
 void add_faults(CLI::App& app, Chosen& chosen);
 void add_demo(CLI::App& app, Chosen& chosen);
 void add_bench(CLI::App& app, Chosen& chosen);
+void add_model_drift(CLI::App& app, Chosen& chosen);
 void add_regenerate(CLI::App& app, Chosen& chosen);
 
 // Reads the command line and runs the chosen verb. Returns its exit code; 2 for wrong usage or input, 3 for

@@ -86,12 +86,13 @@ class RoundedSums : public impl::PassOn {
   Rounding round_;
 };
 
-// The hook and what was planted before it.
-template <class Hook, class Then>
-void add_hook(Hook& hook, Then then) {
-  hook = [before = std::move(hook), then](auto&... arguments) {
-    if (before) before(arguments...);
-    then(arguments...);
+// The hook, and after it what was planted before: a fault wraps what a policy rounds, which may be a function
+// of its own.
+template <class Hook, class First>
+void add_hook(Hook& hook, First first) {
+  hook = [planted = std::move(hook), first](auto&... arguments) {
+    first(arguments...);
+    if (planted) planted(arguments...);
   };
 }
 
