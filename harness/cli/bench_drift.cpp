@@ -6,6 +6,7 @@
 #include "harness/cli/drift_pairs.h"
 #include "harness/drift/drift.h"
 #include "harness/types/error.h"
+#include "reports/drift.h"
 
 namespace meshparity::cli {
 namespace {
@@ -14,7 +15,7 @@ struct PairCount {
   int pairs = 0, right = 0, blamed = 0;
 };
 
-void judge_pair(const std::string& kind, std::uint64_t seed, bool benign, PairCount& count) {
+void judge_pair(const std::string& kind, std::uint64_t seed, bool benign, bool show, PairCount& count) {
   const RunPair pair = make_run_pair(kind, seed);
   const DriftResult found = drift::analyse(*pair.source, nullptr);
   const bool named = found.verdict.sentence.find(pair.detail) != std::string::npos;
@@ -30,6 +31,7 @@ void judge_pair(const std::string& kind, std::uint64_t seed, bool benign, PairCo
   if (!right)
     std::printf("       expected %s %s, got %s: %s\n", pair.cause.c_str(), pair.detail.c_str(),
                 found.verdict.cause.c_str(), found.verdict.sentence.c_str());
+  if (!right && show) std::fputs(reports::drift_console(found).c_str(), stdout);
   std::fflush(stdout);
 }
 
@@ -39,7 +41,7 @@ PairCount judge_pairs(const DriftBench& bench, bool benign, int pairs) {
   PairCount count;
   for (int i = 0; i < pairs && !kinds.empty(); ++i)
     judge_pair(kinds[static_cast<std::size_t>(i) % kinds.size()], bench.seed + static_cast<std::uint64_t>(i),
-               benign, count);
+               benign, bench.show, count);
   return count;
 }
 

@@ -123,6 +123,7 @@ void add_bench(CLI::App& app, Chosen& chosen) {
       ->check(CLI::Range(0, 10000));
   drift_verb->add_option("--benign", options->drift.benign, "pairs without")->check(CLI::Range(0, 10000));
   drift_verb->add_option("--kind", options->drift.kind, "this kind of pair alone");
+  drift_verb->add_flag("--show", options->drift.show, "the whole report of every pair that is judged wrong");
   drift_verb->callback([options, &chosen] { chosen.run = [o = options->drift] { return bench_drift(o); }; });
   auto* compare_verb = bench->add_subcommand("compare", "GB/s of the comparer beside a plain memory read");
   compare_verb->add_option("--mib", options->mebibytes, "size of each side")->check(CLI::Range(1, 8192));
