@@ -13,14 +13,6 @@ std::shared_ptr<Group> alone(const char* axis) {
   return std::make_shared<Group>(axis, 0, 1, nullptr);
 }
 
-WeightSource training_weights(const RankInputs& train) {
-  if (train.weight_source) return train.weight_source;
-  return [all = train.weights](const std::string& name) {
-    const auto found = all->find(name);
-    return found == all->end() ? at::Tensor() : found->second;
-  };
-}
-
 // What parameters hold before they are taken over: one zero, seen everywhere.
 WeightSource empty_weights(const Plan& plan, at::ScalarType dtype) {
   return
@@ -59,8 +51,8 @@ std::unique_ptr<ShardedParameters> take_weights(const RolloutInputs& inputs, Eng
   const std::vector<Plan> from = plans_of(train.config, train.mesh, train.flags, seams);
   std::unique_ptr<ShardedParameters> source, taken;
   if (rank < train.mesh.world())
-    source = std::make_unique<ShardedParameters>(from[rank], training_weights(train), options, dtypes,
-                                                 collectives, alone("fsdp"), alone("edp"));
+    source = std::make_unique<ShardedParameters>(from[rank], weights_of(train), options, dtypes, collectives,
+                                                 alone("fsdp"), alone("edp"));
   if (rank < inputs.mesh.world())
     taken = std::make_unique<ShardedParameters>(plans[rank], empty_weights(plans[rank], train.dtype), options,
                                                 DtypePolicy{nullptr, dtypes.computed}, collectives,

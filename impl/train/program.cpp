@@ -40,8 +40,8 @@ class RankProgram {
     offer(seams.primitives, primitives_);
     DtypePolicy dtypes;
     offer(seams.dtypes, dtypes);
-    parameters_ = std::make_unique<ShardedParameters>(plan_, weight_source(), options(), dtypes, collectives_,
-                                                      groups_.fsdp, groups_.experts);
+    parameters_ = std::make_unique<ShardedParameters>(plan_, weights_of(inputs), options(), dtypes,
+                                                      collectives_, groups_.fsdp, groups_.experts);
     optimizer_ = make_adamw(*parameters_, inputs.train, collectives_, groups_.model);
     offer(seams.optimizer, optimizer_);
 
@@ -99,14 +99,6 @@ class RankProgram {
  private:
   at::TensorOptions options() const {
     return at::TensorOptions().dtype(inputs_.dtype).device(inputs_.device);
-  }
-
-  WeightSource weight_source() const {
-    if (inputs_.weight_source) return inputs_.weight_source;
-    return [all = inputs_.weights](const std::string& name) {
-      const auto found = all->find(name);
-      return found == all->end() ? at::Tensor() : found->second;
-    };
   }
 
   bool has_images() const { return !inputs_.batch.images.empty() || !inputs_.batch.videos.empty(); }
@@ -374,6 +366,14 @@ class RankProgram {
 };
 
 }  // namespace
+
+WeightSource weights_of(const RankInputs& inputs) {
+  if (inputs.weight_source) return inputs.weight_source;
+  return [all = inputs.weights](const std::string& name) {
+    const auto found = all->find(name);
+    return found == all->end() ? at::Tensor() : found->second;
+  };
+}
 
 RankOutput run_rank(const RankInputs& inputs, Engine& engine, const Seams& seams) {
   if (!inputs.weights && !inputs.weight_source) throw RunError("run_rank: no weights");

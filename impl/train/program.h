@@ -58,6 +58,9 @@ struct RankOutput {
   std::map<std::string, Shape> gathered_shapes;  // shape of every parameter as its blocks used it
 };
 
+// The source of the inputs' full weights, whichever way they are given; the weights must outlive it.
+WeightSource weights_of(const RankInputs& inputs);
+
 // Throws RunError (with rank and site) when a collective or a shape disagrees.
 RankOutput run_rank(const RankInputs& inputs, Engine& engine, const Seams& seams);
 
