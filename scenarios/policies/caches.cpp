@@ -1,28 +1,10 @@
 // What a policy rounds in rollout: the caches, and the mixers that read them.
-#include <cmath>
-
 #include "impl/rollout/edit.h"
 #include "scenarios/policies/rounding.h"
 
 namespace meshparity::policies {
-namespace {
 
 using at::Tensor;
-
-Tensor attend_cached(const Tensor& q, const Tensor& keys, const Tensor& values, const Tensor& bias,
-                     std::int64_t d, const Rounding& softmax) {
-  const std::int64_t n = q.size(0), m = keys.size(0), heads = keys.size(1) / d,
-                     group = q.size(1) / keys.size(1);
-  const Tensor queries =
-      q.reshape({n, heads, group, d}).permute({1, 2, 0, 3}) / std::sqrt(static_cast<double>(d));
-  Tensor scores = at::matmul(queries, keys.reshape({m, heads, 1, d}).permute({1, 2, 3, 0}));
-  if (bias.defined()) scores = scores + bias;
-  const Tensor mixed =
-      at::matmul(softmax(at::softmax(scores, -1)), values.reshape({m, heads, 1, d}).permute({1, 2, 0, 3}));
-  return mixed.permute({2, 0, 1, 3}).reshape(q.sizes());
-}
-
-}  // namespace
 
 void plant_cached_mixers(const PrecisionPolicy& policy, impl::Primitives& p) {
   const Rounding act(policy, Place::activations), cache(policy, Place::kv_cache),
@@ -31,7 +13,7 @@ void plant_cached_mixers(const PrecisionPolicy& policy, impl::Primitives& p) {
                                                        const Tensor& values, const Tensor& bias,
                                                        std::int64_t head_dim) {
     if (!softmax.active()) return act(right(q, cache(keys), cache(values), bias, head_dim));
-    return act(attend_cached(q, cache(keys), cache(values), bias, head_dim, softmax));
+    return act(attend(q, cache(keys), cache(values), bias, head_dim, softmax));
   };
   // The states they hand on are rounded where they are kept.
   const auto outputs = [act](const auto& right) {

@@ -11,19 +11,13 @@ using at::Tensor;
 using impl::PackedTokens;
 using impl::Primitives;
 
-Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const PackedTokens& tokens, std::int64_t d,
-              const Rounding& softmax) {
-  const std::int64_t n = tokens.tokens, heads = k.size(1) / d, group = q.size(1) / k.size(1);
-  const Tensor queries = q.reshape({n, heads, group, d}).permute({1, 2, 0, 3}) / std::sqrt(double(d));
-  const Tensor keys = k.reshape({n, heads, 1, d}).permute({1, 2, 3, 0});
-  const Tensor values = v.reshape({n, heads, 1, d}).permute({1, 2, 0, 3});
-  impl::Tensors parts;  // [heads, group, tokens of the block, d]
-  for (const impl::AttentionBlock& b : tokens.attention) {
-    const Tensor scores =
-        at::matmul(queries.slice(2, b.begin, b.end), keys.slice(3, b.key_begin, b.end)) + b.bias;
-    parts.push_back(at::matmul(softmax(at::softmax(scores, -1)), values.slice(2, b.key_begin, b.end)));
-  }
-  return at::cat(parts, 2).permute({2, 0, 1, 3}).reshape(q.sizes());
+Tensor attend_packed(const Tensor& q, const Tensor& k, const Tensor& v, const PackedTokens& tokens,
+                     std::int64_t d, const Rounding& softmax) {
+  impl::Tensors parts;
+  for (const impl::AttentionBlock& b : tokens.attention)
+    parts.push_back(attend(q.slice(0, b.begin, b.end), k.slice(0, b.key_begin, b.end),
+                           v.slice(0, b.key_begin, b.end), b.bias, d, softmax));
+  return at::cat(parts);
 }
 
 // The delta rule token by token, its state stored (rounded) after every `chunk` tokens of a document.
@@ -69,6 +63,19 @@ Tensor run_experts(const Tensor& x, const impl::Routing& routing, const Tensor& 
 
 }  // namespace
 
+Tensor attend(const Tensor& q, const Tensor& keys, const Tensor& values, const Tensor& bias, std::int64_t d,
+              const Rounding& softmax) {
+  const std::int64_t n = q.size(0), m = keys.size(0), heads = keys.size(1) / d,
+                     group = q.size(1) / keys.size(1);
+  const Tensor queries =
+      q.reshape({n, heads, group, d}).permute({1, 2, 0, 3}) / std::sqrt(static_cast<double>(d));
+  Tensor scores = at::matmul(queries, keys.reshape({m, heads, 1, d}).permute({1, 2, 3, 0}));
+  if (bias.defined()) scores = scores + bias;
+  const Tensor mixed =
+      at::matmul(softmax(at::softmax(scores, -1)), values.reshape({m, heads, 1, d}).permute({1, 2, 0, 3}));
+  return mixed.permute({2, 0, 1, 3}).reshape(q.sizes());
+}
+
 void plant_attention(const PrecisionPolicy& policy, Primitives& p) {
   const Rounding act(policy, Place::activations), cache(policy, Place::kv_cache),
       softmax(policy, Place::softmax), gates(policy, Place::output_gate), table(policy, Place::rope);
@@ -81,7 +88,7 @@ void plant_attention(const PrecisionPolicy& policy, Primitives& p) {
   p.attention = [=, right = p.attention](const Tensor& q, const Tensor& k, const Tensor& v,
                                          const PackedTokens& tokens, std::int64_t head_dim) {
     if (tokens.tokens == 0 || !softmax.active()) return act(right(q, cache(k), cache(v), tokens, head_dim));
-    return act(attend(q, cache(k), cache(v), tokens, head_dim, softmax));
+    return act(attend_packed(q, cache(k), cache(v), tokens, head_dim, softmax));
   };
   const auto gated = [act, gates](const Tensor& value, const Tensor& gate) {
     return act(value * gates(at::sigmoid(gate)));

@@ -43,6 +43,11 @@ void round_results(std::function<impl::Tensors(Arguments...)>& entry, const Roun
   };
 }
 
+// Attention of queries [n, H * d] to keys and values [m, KV * d], whose probabilities are rounded. `bias`
+// [n, m] is added to the scores; undefined: none.
+at::Tensor attend(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
+                  const at::Tensor& bias, std::int64_t head_dim, const Rounding& softmax);
+
 // What rollout keeps, and the mixers that read it.
 void plant_cached_mixers(const PrecisionPolicy& policy, impl::Primitives& primitives);
 void plant_caches(const PrecisionPolicy& policy, impl::RolloutEdit& edit);
