@@ -12,13 +12,6 @@
 namespace meshparity::reference::model_test {
 namespace {
 
-ModelConfig tied_dense() {
-  ModelConfig config = tiny_dense();
-  config.name = "tiny-dense, tied";
-  config.tie_word_embeddings = true;
-  return config;
-}
-
 // An odd stack: attention first and last, as many key heads as value heads, one query head per key-value
 // head, two taps, three experts per token, and a rotation of the whole head.
 ModelConfig odd_moe() {
@@ -38,7 +31,7 @@ ModelConfig odd_moe() {
   return config;
 }
 
-const std::vector<ModelConfig> kModels = {tiny_dense(), tiny_moe(), tied_dense(), odd_moe(), tiny_vl()};
+const std::vector<ModelConfig> kModels = {tiny_dense(), tiny_moe(), tiny_tied(), odd_moe(), tiny_vl()};
 
 // Of text models documents of 7, 1 and 3 tokens with positions like those of an image among text.
 Batch test_batch(const ModelConfig& config) {

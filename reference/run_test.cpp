@@ -262,8 +262,7 @@ TEST_CASE("positions of one's own are used, on all three axes") {
 }
 
 TEST_CASE("tied embeddings receive the gradients of both ends") {
-  ModelConfig untied = tiny_dense(), tied = tiny_dense();
-  tied.tie_word_embeddings = true;
+  const ModelConfig untied = tiny_dense(), tied = tiny_tied();
   TensorMap weights = weights_of(untied);
   const std::string table = "model.embed_tokens.weight", head = "lm_head.weight";
   weights[head] = weights.at(table);

@@ -35,6 +35,14 @@ inline ModelConfig tiny_dense() {
   return c;
 }
 
+// The head is the embedding.
+inline ModelConfig tiny_tied() {
+  ModelConfig c = tiny_dense();
+  c.name = "tiny-tied";
+  c.tie_word_embeddings = true;
+  return c;
+}
+
 inline ModelConfig tiny_moe() {
   ModelConfig c = tiny_dense();
   c.name = "tiny-moe";

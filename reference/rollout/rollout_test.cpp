@@ -15,13 +15,6 @@
 namespace meshparity::reference::rollout_test {
 namespace {
 
-ModelConfig tied() {
-  ModelConfig config = tiny_dense();
-  config.name = "tiny-tied";
-  config.tie_word_embeddings = true;
-  return config;
-}
-
 ModelConfig tiny_vl_moe() {
   ModelConfig config = tiny_vl();
   config.name = "tiny-vl-moe";
@@ -31,7 +24,7 @@ ModelConfig tiny_vl_moe() {
   return config;
 }
 
-const std::vector<ModelConfig> kModels = {tiny_dense(), tiny_moe(), tied(), tiny_vl(), tiny_vl_moe()};
+const std::vector<ModelConfig> kModels = {tiny_dense(), tiny_moe(), tiny_tied(), tiny_vl(), tiny_vl_moe()};
 
 TensorMap weights_of(const ModelConfig& config) {
   return to_tensors(test_weights(config));
