@@ -13,39 +13,24 @@
 #include "impl/parallel/plan.h"
 #include "impl/rollout/edit.h"
 #include "impl/rollout/program.h"
+#include "impl/train/program_fixture.h"
 
 namespace meshparity::impl::rollout_testing {
 
-using Records = std::map<std::string, at::Tensor>;
-using Weights = std::map<std::string, at::Tensor>;
+using program_testing::dense_config;
+using program_testing::Records;
+using program_testing::Weights;
 
-inline ModelConfig dense_config() {
-  ModelConfig c;
-  c.vocab_size = 13, c.hidden_size = 8, c.num_hidden_layers = 3, c.full_attention = {false, true, false};
-  c.num_attention_heads = 4, c.num_key_value_heads = 2, c.head_dim = 6, c.rotary_dim = 4;
-  c.mrope_section = {1, 1, 0};
-  c.linear_num_key_heads = 4, c.linear_num_value_heads = 8, c.linear_key_head_dim = 3;
-  c.linear_value_head_dim = 2, c.intermediate_size = 7;
-  return c;
-}
-
+// Experts in numbers that more meshes divide.
 inline ModelConfig moe_config() {
-  ModelConfig c = dense_config();
-  c.num_attention_heads = 6, c.num_key_value_heads = 1, c.linear_num_key_heads = 6;
-  c.linear_num_value_heads = 6, c.intermediate_size = 0;
-  c.num_experts = 6, c.num_experts_per_tok = 2, c.moe_intermediate_size = 4;
-  c.shared_expert_intermediate_size = 5;
+  ModelConfig c = program_testing::moe_config();
+  c.num_experts = 6;
   return c;
 }
 
 // With a vision tower, tied embeddings and multi-token prediction.
 inline ModelConfig vision_config() {
-  ModelConfig c = dense_config();
-  c.vocab_size = 17, c.num_attention_heads = 12, c.num_key_value_heads = 12, c.rotary_dim = 6;
-  c.mrope_section = {1, 1, 1}, c.linear_num_key_heads = 12, c.linear_num_value_heads = 12;
-  c.vision.depth = 2, c.vision.hidden_size = 24, c.vision.num_heads = 6, c.vision.intermediate_size = 5;
-  c.vision.patch_size = 1, c.vision.out_hidden_size = 8, c.vision.num_position_embeddings = 9;
-  c.image_token_id = 13, c.video_token_id = 14, c.vision_start_token_id = 15, c.vision_end_token_id = 16;
+  ModelConfig c = program_testing::vision_config();
   c.tie_word_embeddings = true, c.mtp_num_hidden_layers = 1;
   return c;
 }
@@ -62,11 +47,9 @@ inline Weights random_weights(const ModelConfig& config) {
 inline Records trained(const ModelConfig& config, const Batch& batch, const Weights& weights) {
   RankInputs in;
   in.config = config, in.batch = batch, in.gradients = false, in.weights = &weights;
-  Records records;
-  run_in_process(1, {}, [&](Engine& engine) {
-    for (const auto& r : run_rank(in, engine, {}).records) records.emplace(r.key, r.value);
-  });
-  return records;
+  RankOutput output;
+  run_in_process(1, {}, [&](Engine& engine) { output = run_rank(in, engine, {}); });
+  return program_testing::by_key(output);
 }
 
 struct Rollout {
@@ -88,13 +71,11 @@ struct Rollout {
     in.train.batch = given, in.train.weights = &weights, in.train.dtype = dtype;
     in.mesh = Mesh::parse(mesh), in.spec = RolloutSpec::parse(spec), in.routes = routes;
     const int ranks = std::max(in.train.mesh.world(), in.mesh.world());
-    std::vector<Records> out(ranks);
-    run_in_process(ranks, {}, [&](Engine& engine) {
-      for (const auto& r : run_rollout(in, engine, seams).records) {
-        REQUIRE(r.value.is_contiguous());
-        REQUIRE(out[engine.rank()].emplace(r.key, r.value).second);
-      }
-    });
+    std::vector<RankOutput> outputs(ranks);
+    run_in_process(ranks, {},
+                   [&](Engine& engine) { outputs[engine.rank()] = run_rollout(in, engine, seams); });
+    std::vector<Records> out;
+    for (const RankOutput& output : outputs) out.push_back(program_testing::by_key(output));
     for (std::size_t rank = in.mesh.world(); rank < out.size(); ++rank) REQUIRE(out[rank].empty());
     out.resize(in.mesh.world());
     return out;

@@ -39,6 +39,17 @@ inline ModelConfig moe_config() {
   return c;
 }
 
+// With a vision tower.
+inline ModelConfig vision_config() {
+  ModelConfig c = dense_config();
+  c.vocab_size = 17, c.num_attention_heads = 12, c.num_key_value_heads = 12, c.rotary_dim = 6;
+  c.mrope_section = {1, 1, 1}, c.linear_num_key_heads = 12, c.linear_num_value_heads = 12;
+  c.vision.depth = 2, c.vision.hidden_size = 24, c.vision.num_heads = 6, c.vision.intermediate_size = 5;
+  c.vision.patch_size = 1, c.vision.out_hidden_size = 8, c.vision.num_position_embeddings = 9;
+  c.image_token_id = 13, c.video_token_id = 14, c.vision_start_token_id = 15, c.vision_end_token_id = 16;
+  return c;
+}
+
 inline Weights random_weights(const ModelConfig& config) {
   Weights weights;
   auto generator = at::make_generator<at::CPUGeneratorImpl>(23);

@@ -7,29 +7,17 @@
 #include "impl/parallel/plan.h"
 #include "impl/parallel/token_layout.h"
 #include "impl/parallel/vision.h"
-#include "impl/train/program.h"
+#include "impl/train/program_fixture.h"
 
 namespace meshparity::impl::program_vision_test {
 namespace {
 
-using Records = std::map<std::string, at::Tensor>;
-using Weights = std::map<std::string, at::Tensor>;
+using program_testing::by_key;
+using program_testing::Records;
+using program_testing::vision_config;
+using program_testing::Weights;
 
-constexpr std::int64_t kImage = 13, kVideo = 14;
-
-ModelConfig config_with_tower() {
-  ModelConfig c;
-  c.vocab_size = 17, c.hidden_size = 8, c.num_hidden_layers = 3, c.full_attention = {false, true, false};
-  c.num_attention_heads = 12, c.num_key_value_heads = 12, c.head_dim = 6, c.rotary_dim = 6;
-  c.mrope_section = {1, 1, 1};
-  c.linear_num_key_heads = 12, c.linear_num_value_heads = 12, c.linear_key_head_dim = 3;
-  c.linear_value_head_dim = 2, c.intermediate_size = 7;
-  c.vision.depth = 2, c.vision.hidden_size = 24, c.vision.num_heads = 6, c.vision.intermediate_size = 5;
-  c.vision.patch_size = 1, c.vision.out_hidden_size = 8, c.vision.num_position_embeddings = 9;
-  c.image_token_id = kImage, c.video_token_id = kVideo, c.vision_start_token_id = 15,
-  c.vision_end_token_id = 16;
-  return c;
-}
+const std::int64_t kImage = vision_config().image_token_id, kVideo = vision_config().video_token_id;
 
 Weights random_weights(const ModelConfig& config) {
   Weights weights;
@@ -72,28 +60,12 @@ Batch batch_with_images(const ModelConfig& config) {
   return b;
 }
 
-struct Run {
-  ModelConfig config = config_with_tower();
-  Batch batch = batch_with_images(config);
-  Flags flags;
-  int steps = 2;
-
+struct Run : program_testing::Run {
+  Run() { config = vision_config(), batch = batch_with_images(config); }
   std::vector<RankOutput> on(const std::string& mesh, const Weights& weights) const {
-    RankInputs in;
-    in.config = config, in.mesh = Mesh::parse(mesh), in.flags = flags, in.batch = batch, in.steps = steps;
-    in.activations = true, in.weights = &weights;
-    std::vector<RankOutput> out(in.mesh.world());
-    run_in_process(in.mesh.world(), {},
-                   [&](Engine& engine) { out[engine.rank()] = run_rank(in, engine, {}); });
-    return out;
+    return program_testing::Run::on(mesh, flags.sp, weights);
   }
 };
-
-Records by_key(const RankOutput& out) {
-  Records records;
-  for (const auto& r : out.records) records.emplace(r.key, r.value);
-  return records;
-}
 
 // This rank's part of what one rank computes; undefined for activations, which the judge places.
 at::Tensor part_of(const std::string& key, const at::Tensor& full, const Plan& plan,
@@ -205,7 +177,7 @@ TEST_CASE("a batch of text alone leaves the tower's gradients exactly zero, on e
 }
 
 TEST_CASE("positions of images follow their grids where a batch brings none") {
-  const ModelConfig config = config_with_tower();
+  const ModelConfig config = vision_config();
   const Batch batch = batch_with_images(config);
   const auto positions = rope_index(batch, config);
   const auto axis = [&](int a, std::int64_t begin, std::int64_t end) {
