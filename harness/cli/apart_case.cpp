@@ -57,7 +57,7 @@ std::vector<impl::RankOutput> ranks_of(const CaseSpec& spec, const Scenario& sce
   inputs.weight_source = [&stored](const std::string& name) { return stored.weight(name); };
   // Activations are small beside weights; copies of the weights as loaded, which a trace also holds, are not.
   inputs.activations = true, inputs.trace = false;
-  return run_threads(spec, inputs);
+  return run_threads(inputs, seams_of(spec), in_process_options(spec));
 }
 
 void judge_apart(const CaseSpec& spec, const std::shared_ptr<const Scenario>& scenario,

@@ -6,6 +6,7 @@
 
 #include "harness/cli/command_fixture.h"
 #include "harness/cli/communication_table.h"
+#include "harness/cli/rank_inputs.h"
 #include "harness/cli/reference_routes.h"
 #include "harness/cli/torch_bridge.h"
 #include "harness/layout/communication_plan.h"
@@ -45,11 +46,7 @@ std::vector<impl::RankOutput> run_ranks(const Setup& setup) {
   inputs.batch = setup.batch, inputs.steps = setup.run.steps, inputs.gradients = setup.run.gradients;
   inputs.loss = setup.run.loss, inputs.loss_form = setup.run.loss_form,
   inputs.weights = &weights_of(setup.config);
-  std::vector<impl::RankOutput> outputs(setup.mesh.world());
-  impl::run_in_process(setup.mesh.world(), {}, [&](impl::Engine& engine) {
-    outputs[engine.rank()] = impl::run_rank(inputs, engine, setup.seams);
-  });
-  return outputs;
+  return run_threads(inputs, setup.seams);
 }
 
 std::vector<layout::SiteTraffic> planned(const Setup& setup) {

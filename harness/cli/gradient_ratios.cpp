@@ -12,7 +12,6 @@
 #include "harness/cli/scenario.h"
 #include "harness/types/error.h"
 #include "harness/types/loss_sum.h"
-#include "impl/comm/comm.h"
 
 namespace meshparity::cli {
 namespace {
@@ -30,12 +29,7 @@ double ratio_of(double got, double want) {
 std::vector<impl::RankOutput> ranks_of(const CaseSpec& spec, const Scenario& scenario) {
   impl::RankInputs inputs = rank_inputs(spec, scenario);
   inputs.steps = 0;
-  const impl::Seams seams = seams_of(spec);
-  std::vector<impl::RankOutput> outputs(static_cast<std::size_t>(spec.mesh.world()));
-  impl::run_in_process(spec.mesh.world(), {}, [&](impl::Engine& engine) {
-    outputs[static_cast<std::size_t>(engine.rank())] = impl::run_rank(inputs, engine, seams);
-  });
-  return outputs;
+  return run_threads(inputs, seams_of(spec));
 }
 
 }  // namespace

@@ -22,13 +22,9 @@ using Plant = std::function<void(impl::Seams&)>;
 std::map<std::string, State> states_of(const CaseSpec& spec, const Plant& plant) {
   const auto scenario = load_scenario(spec);
   const Expected expected(scenario, spec, 0);
-  const impl::RankInputs inputs = rank_inputs(spec, *scenario);
   impl::Seams seams;
   plant(seams);
-  std::vector<impl::RankOutput> outputs(static_cast<std::size_t>(spec.mesh.world()));
-  impl::run_in_process(spec.mesh.world(), {}, [&](impl::Engine& engine) {
-    outputs[static_cast<std::size_t>(engine.rank())] = impl::run_rank(inputs, engine, seams);
-  });
+  const auto outputs = run_threads(rank_inputs(spec, *scenario), seams);
   std::map<std::string, State> states;
   for (const auto& check : judge_case(spec, *scenario, expected, 0, outputs)) {
     if (check.tensor.rfind("loss/gradient_scale/", 0) == 0) continue;

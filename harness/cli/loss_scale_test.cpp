@@ -25,14 +25,9 @@ using Names = std::set<std::string>;
 std::vector<CheckResult> results_of(const CaseSpec& spec, const Plant& plant) {
   const auto scenario = load_scenario(spec);
   const Expected expected(scenario, spec, 0);
-  const impl::RankInputs inputs = rank_inputs(spec, *scenario);
   impl::Seams seams;
   if (plant) plant(seams);
-  std::vector<impl::RankOutput> outputs(static_cast<std::size_t>(spec.mesh.world()));
-  impl::run_in_process(spec.mesh.world(), {}, [&](impl::Engine& engine) {
-    outputs[static_cast<std::size_t>(engine.rank())] = impl::run_rank(inputs, engine, seams);
-  });
-  return judge_case(spec, *scenario, expected, 0, outputs);
+  return judge_case(spec, *scenario, expected, 0, run_threads(rank_inputs(spec, *scenario), seams));
 }
 
 // The lines that are not PASS.
@@ -116,11 +111,7 @@ TEST_CASE("gradients of which one is missing have no scale, also where nothing b
   const CaseSpec spec = single_case("--model tiny-dense --batch rows --mesh dp2 --steps 0 --check loss");
   const auto scenario = load_scenario(spec);
   const Expected expected(scenario, spec, 0);
-  const impl::RankInputs inputs = rank_inputs(spec, *scenario);
-  std::vector<impl::RankOutput> outputs(2);
-  impl::run_in_process(2, {}, [&](impl::Engine& engine) {
-    outputs[static_cast<std::size_t>(engine.rank())] = impl::run_rank(inputs, engine, {});
-  });
+  auto outputs = run_threads(rank_inputs(spec, *scenario), {});
   CHECK(red(judge_case(spec, *scenario, expected, 0, outputs)) == Names{});
   for (auto& output : outputs)
     std::erase_if(output.records, [](const auto& r) { return r.key == "grads/model.norm.weight"; });

@@ -9,8 +9,6 @@
 #include "harness/cli/rank_inputs.h"
 #include "harness/cli/run_case.h"
 #include "harness/types/error.h"
-#include "impl/rollout/program.h"
-#include "scenarios/policies/precision.h"
 
 namespace meshparity::cli {
 namespace {
@@ -40,12 +38,6 @@ double relative_difference(const TensorView& a, const TensorView& b) {
   return size > 0 ? std::sqrt(difference / size) : 0;
 }
 
-impl::Seams seams_under(const CaseSpec& spec, const PrecisionPolicy& policy) {
-  impl::Seams seams = seams_of(spec);
-  policies::plant(policy, seams);
-  return seams;
-}
-
 }  // namespace
 
 PolicyRuns::PolicyRuns(const CaseSpec& spec) : spec_(spec), scenario_(load_scenario(spec)) {
@@ -63,25 +55,14 @@ PolicyRuns::PolicyRuns(const CaseSpec& spec) : spec_(spec), scenario_(load_scena
 PolicyRuns::Tensors PolicyRuns::train(const PrecisionPolicy& policy, bool activations) const {
   impl::RankInputs inputs = rank_inputs(spec_, *scenario_);
   inputs.steps = 0, inputs.gradients = false, inputs.activations = activations;
-  const impl::Seams seams = seams_under(spec_, policy);
-  std::vector<impl::RankOutput> outputs(spec_.mesh.world());
-  impl::run_in_process(spec_.mesh.world(), {}, [&](impl::Engine& engine) {
-    outputs[engine.rank()] = impl::run_rank(inputs, engine, seams);
-  });
-  return gather_case(spec_, *scenario_, outputs);
+  return gather_case(spec_, *scenario_, run_threads(inputs, seams_of(spec_, policy)));
 }
 
 PolicyRuns::Tensors PolicyRuns::rollout(const PrecisionPolicy& policy) const {
   impl::RolloutInputs inputs;
   inputs.train = rank_inputs(spec_, *scenario_), inputs.mesh = *spec_.rollout_mesh,
   inputs.spec = spec_.rollout;
-  const impl::Seams seams = seams_under(spec_, policy);
-  const int world = std::max(spec_.mesh.world(), inputs.mesh.world());
-  std::vector<impl::RankOutput> outputs(world);
-  impl::run_in_process(world, {}, [&](impl::Engine& engine) {
-    outputs[engine.rank()] = impl::run_rollout(inputs, engine, seams);
-  });
-  return gather_rollout(spec_, *scenario_, outputs);
+  return gather_rollout(spec_, *scenario_, run_threads(inputs, seams_of(spec_, policy)));
 }
 
 std::vector<double> PolicyRuns::counted(const TensorView& logprobs) const {

@@ -9,7 +9,6 @@
 #include "harness/cli/rank_inputs.h"
 #include "harness/cli/rank_process.h"
 #include "harness/types/error.h"
-#include "impl/rollout/program.h"
 #include "scenarios/faults/fault.h"
 
 namespace meshparity::cli {
@@ -25,24 +24,19 @@ void require_rollout(const CaseSpec& spec, const RunProducts& products) {
     throw InputError("--fault " + spec.fault + " with --rollout-mesh: it is a fault of training");
 }
 
-impl::RankOutput rank_of(const CaseSpec& spec, const impl::RankInputs& train, const ExpectedRollout& expected,
-                         impl::Engine& engine) {
+// `expected` must outlive it.
+impl::RolloutInputs rollout_inputs(const CaseSpec& spec, const Scenario& scenario,
+                                   const ExpectedRollout& expected) {
   impl::RolloutInputs inputs;
-  inputs.train = train, inputs.mesh = *spec.rollout_mesh, inputs.spec = spec.rollout;
+  inputs.train = rank_inputs(spec, scenario), inputs.mesh = *spec.rollout_mesh, inputs.spec = spec.rollout;
   if (spec.rollout.replay) inputs.routes = &expected.replayed;
-  return impl::run_rollout(inputs, engine, seams_of(spec));
+  return inputs;
 }
 
 std::vector<impl::RankOutput> rollout_ranks(const CaseSpec& spec, const Scenario& scenario,
                                             const ExpectedRollout& expected) {
   if (spec.engine != "inprocess") return run_spawned(spec, kSpawnTimeoutSeconds, RankProgram::rollout);
-  const impl::RankInputs train = rank_inputs(spec, scenario);
-  const int world = world_of(spec, RankProgram::rollout);
-  std::vector<impl::RankOutput> outputs(world);
-  impl::run_in_process(world, in_process_options(spec), [&](impl::Engine& engine) {
-    outputs[engine.rank()] = rank_of(spec, train, expected, engine);
-  });
-  return outputs;
+  return run_threads(rollout_inputs(spec, scenario, expected), seams_of(spec), in_process_options(spec));
 }
 
 // The forward of training, which neighbouring cases share. A fault of rollout is none of it.
@@ -79,7 +73,8 @@ void write_dumps(const CaseSpec& spec, const Scenario& scenario, const RolloutRu
 impl::RankOutput roll_out(const CaseSpec& spec, const Scenario& scenario, impl::Engine& engine) {
   // Without ownership: load_scenario keeps what it gave.
   const std::shared_ptr<const Scenario> shared(std::shared_ptr<const Scenario>(), &scenario);
-  return rank_of(spec, rank_inputs(spec, scenario), *expected_rollout(shared, spec), engine);
+  const auto expected = expected_rollout(shared, spec);
+  return impl::run_rollout(rollout_inputs(spec, scenario, *expected), engine, seams_of(spec));
 }
 
 CaseResult run_rollout_case(const CaseSpec& spec, const RunProducts& products) {

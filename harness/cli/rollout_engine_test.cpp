@@ -3,9 +3,9 @@
 #include <catch2/catch.hpp>
 
 #include "harness/cli/case_arguments.h"
+#include "harness/cli/rank_inputs.h"
 #include "harness/cli/scenario.h"
 #include "harness/cli/torch_bridge.h"
-#include "impl/rollout/program.h"
 
 namespace meshparity::cli {
 namespace {
@@ -16,10 +16,7 @@ double distance(const Scenario& scenario, const std::string& train, const std::s
   impl::RolloutInputs in;
   in.train.config = scenario.config, in.train.mesh = Mesh::parse(train), in.train.batch = scenario.batch;
   in.train.weights = &scenario.weights, in.mesh = Mesh::parse(mesh), in.spec = RolloutSpec::parse(spec);
-  const int ranks = std::max(in.train.mesh.world(), in.mesh.world());
-  std::vector<impl::RankOutput> outputs(ranks);
-  impl::run_in_process(
-      ranks, {}, [&](impl::Engine& engine) { outputs[engine.rank()] = impl::run_rollout(in, engine, {}); });
+  const auto outputs = run_threads(in, {});
   const at::Tensor golden = alias_of(scenario.golden.at("logits"));
   double squared = 0;
   std::int64_t elements = 0;
