@@ -5,7 +5,7 @@
 
 #include "harness/cli/bounds.h"
 #include "harness/cli/judge_case.h"
-#include "harness/cli/torch_bridge.h"
+#include "harness/cli/rank_tensors.h"
 #include "harness/compare/compare.h"
 #include "harness/diagnose/case.h"
 #include "harness/layout/layout.h"
@@ -37,10 +37,7 @@ struct Recorded {
            const std::vector<impl::RankOutput>& outputs)
       : map(scenario.config, spec.mesh, spec.flags, scenario.batch, scenario.placements), expected(wanted) {
     evidence.map = &map, evidence.train = scenario.train, evidence.loss = spec.loss;
-    std::map<std::string, std::vector<layout::RankTensor>> locals;
-    for (std::size_t rank = 0; rank < outputs.size(); ++rank)
-      for (const auto& record : outputs[rank].records)
-        locals[record.key].push_back({static_cast<int>(rank), view_of(record.value)});
+    const RankTensors locals = by_key(outputs);
     const auto policy = scenarios::load_tolerance();
     const auto context = context_of(spec, scenario, expected);
     for (const auto& key : expected.keys())
@@ -48,8 +45,8 @@ struct Recorded {
   }
 
  private:
-  void add(const std::string& key, const std::map<std::string, std::vector<layout::RankTensor>>& locals,
-           const tolerance::Policy& policy, const tolerance::Context& context) {
+  void add(const std::string& key, const RankTensors& locals, const tolerance::Policy& policy,
+           const tolerance::Context& context) {
     diagnose::CaseTensor tensor;
     tensor.key = key;
     tensor.want = *expected.find(key);
@@ -60,10 +57,7 @@ struct Recorded {
       tensor.locals = found->second;
       layout::Gathered global = layout::unshard(map, key, found->second);
       tensor.replicas_differ = global.replica_differ, tensor.replicas_where = global.replica_where;
-      if (!global.invalid.empty())
-        tensor.invalid = global.invalid.front();
-      else if (global.uncovered)
-        tensor.invalid = std::to_string(global.uncovered) + " elements are held by no rank";
+      tensor.invalid = not_whole(global);
       tensor.wrong = !tensor.invalid.empty();
       gathered[key] = std::move(global.global);
       if (tensor.invalid.empty()) judge(key, gathered.at(key), policy, context, tensor);

@@ -6,25 +6,14 @@
 #include "harness/cli/bounds.h"
 #include "harness/cli/condition.h"
 #include "harness/cli/gradient_scale.h"
-#include "harness/cli/torch_bridge.h"
+#include "harness/cli/rank_tensors.h"
 #include "harness/layout/layout.h"
 #include "harness/layout/placement_check.h"
-#include "harness/types/error.h"
 #include "harness/types/glob.h"
 #include "scenarios/load.h"
 
 namespace meshparity::cli {
 namespace {
-
-using RankTensors = std::map<std::string, std::vector<layout::RankTensor>>;
-
-RankTensors by_key(const std::vector<impl::RankOutput>& outputs) {
-  RankTensors tensors;
-  for (std::size_t rank = 0; rank < outputs.size(); ++rank)
-    for (const auto& record : outputs[rank].records)
-      tensors[record.key].push_back({static_cast<int>(rank), view_of(record.value)});
-  return tensors;
-}
 
 bool enabled(const CaseSpec& spec, const std::string& check) {
   if (check == "trace") return false;  // explains, is not judged
@@ -35,27 +24,6 @@ bool enabled(const CaseSpec& spec, const std::string& check) {
 CheckResult invalid(const std::string& check, const std::string& tensor, const std::string& reason) {
   CheckResult result;
   result.check = check, result.tensor = tensor, result.state = State::invalid, result.reason = reason;
-  return result;
-}
-
-// One replica verdict per check: bitwise, apart from accuracy.
-struct ReplicaTally {
-  std::int64_t elements = 0, differ = 0, tensors = 0;
-  double max_abs = 0;
-  std::string where;
-};
-
-CheckResult replica_result(const std::string& check, const ReplicaTally& tally) {
-  CheckResult result;
-  result.check = "replicas", result.tensor = check, result.against = "ranks";
-  result.elements = tally.elements, result.outside = tally.differ, result.max_abs = tally.max_abs;
-  result.state = tally.differ == 0 ? State::pass : State::fail;
-  if (tally.differ) {
-    result.where = tally.where;
-    result.reason = std::to_string(tally.differ) + " of " + std::to_string(tally.elements) +
-                    " replicated elements are not bitwise equal in " + std::to_string(tally.tensors) +
-                    " tensors, first " + tally.where;
-  }
   return result;
 }
 
@@ -138,22 +106,14 @@ std::vector<CheckResult> judge_with(const tolerance::Context& context, const Cas
       continue;
     }
     const layout::Gathered gathered = layout::unshard(map, key, found->second);
-    if (named && gathered.replica_elements) {
-      auto& tally = replicas[name.check];
-      tally.elements += gathered.replica_elements, tally.differ += gathered.replica_differ;
-      tally.max_abs = std::max(tally.max_abs, gathered.replica_max_abs);
-      if (gathered.replica_differ && ++tally.tensors == 1)
-        tally.where = name.tensor + " " + gathered.replica_where;
-    }
-    const bool whole = gathered.invalid.empty() && gathered.uncovered == 0;
+    if (named && gathered.replica_elements) replicas[name.check].add(name.tensor, gathered);
+    const std::string why = not_whole(gathered);
+    const bool whole = why.empty();
     if (of_scale && whole) scale.add(gathered.global.view(), want), scale.against = expected.against(key);
     if (of_scale && !whole && scale.missing.empty()) scale.missing = key + " is not whole";
     if (!judged) continue;
     if (!whole) {
-      results.push_back(invalid(name.check, name.tensor,
-                                !gathered.invalid.empty()
-                                    ? gathered.invalid.front()
-                                    : std::to_string(gathered.uncovered) + " elements are held by no rank"));
+      results.push_back(invalid(name.check, name.tensor, why));
       continue;
     }
     std::optional<TensorView> grad;
@@ -175,7 +135,7 @@ std::vector<CheckResult> judge_with(const tolerance::Context& context, const Cas
       results.push_back(invalid(name.check, name.tensor, "extra: nothing of this name is expected"));
   }
   if (enabled(spec, "replicas"))
-    for (const auto& [check, tally] : replicas) results.push_back(replica_result(check, tally));
+    for (const auto& [check, tally] : replicas) results.push_back(tally.result("replicas", check));
   if (enabled(spec, "placement"))
     for (auto& result : placement_results(spec, map, outputs))
       if (glob_match(spec.tensor, result.tensor)) results.push_back(std::move(result));
@@ -222,13 +182,7 @@ std::vector<CheckResult> judge_case(const CaseSpec& spec, const Scenario& scenar
 std::map<std::string, HostTensor> gather_case(const CaseSpec& spec, const Scenario& scenario,
                                               const std::vector<impl::RankOutput>& outputs) {
   const layout::LayoutMap map(scenario.config, spec.mesh, spec.flags, scenario.batch, scenario.placements);
-  std::map<std::string, HostTensor> global;
-  for (const auto& [key, locals] : by_key(outputs)) {
-    auto gathered = layout::unshard(map, key, locals);
-    if (!gathered.invalid.empty()) throw RunError(key + ": " + gathered.invalid.front());
-    global.emplace(key, std::move(gathered.global));
-  }
-  return global;
+  return gather(map, outputs);
 }
 
 }  // namespace meshparity::cli

@@ -8,12 +8,12 @@
 
 #include "harness/cli/bounds.h"
 #include "harness/cli/judge_case.h"
+#include "harness/cli/rank_tensors.h"
 #include "harness/cli/rollout_tokens.h"
 #include "harness/cli/torch_bridge.h"
 #include "harness/compare/compare.h"
 #include "harness/diagnose/rollout.h"
 #include "harness/layout/layout.h"
-#include "harness/types/error.h"
 #include "harness/types/glob.h"
 #include "harness/types/rollout.h"
 #include "scenarios/load.h"
@@ -24,14 +24,6 @@ namespace {
 constexpr const char* kTrainDifference = "rollout/train_difference";
 constexpr const char* kLogprobs = "rollout/logprobs";
 constexpr const char* kSamplingLogprobs = "rollout/sampling_logprobs";
-
-std::map<std::string, std::vector<layout::RankTensor>> emitted(const std::vector<impl::RankOutput>& outputs) {
-  std::map<std::string, std::vector<layout::RankTensor>> tensors;
-  for (std::size_t rank = 0; rank < outputs.size(); ++rank)
-    for (const auto& record : outputs[rank].records)
-      tensors[record.key].push_back({static_cast<int>(rank), view_of(record.value)});
-  return tensors;
-}
 
 CheckResult rollout_result(const std::string& tensor, State state, const std::string& reason) {
   CheckResult result;
@@ -44,28 +36,6 @@ HostTensor both_logprobs(const std::map<std::string, HostTensor>& sampled) {
   return to_host(at::stack({alias_of(sampled.at(kLogprobs)), alias_of(sampled.at(kSamplingLogprobs))}, 1));
 }
 
-struct Replicas {
-  std::int64_t elements = 0, differ = 0, tensors = 0;
-  double max_abs = 0;
-  std::string where;
-
-  void add(const std::string& key, const layout::Gathered& gathered) {
-    elements += gathered.replica_elements, differ += gathered.replica_differ;
-    max_abs = std::max(max_abs, gathered.replica_max_abs);
-    if (gathered.replica_differ && ++tensors == 1) where = key + " " + gathered.replica_where;
-  }
-  CheckResult result() const {
-    CheckResult r = rollout_result("rollout/replicas", differ ? State::fail : State::pass, "");
-    r.against = "ranks", r.elements = elements, r.outside = differ, r.max_abs = max_abs;
-    if (!differ) return r;
-    r.where = where, r.bound_used = std::numeric_limits<double>::infinity();
-    r.reason = std::to_string(differ) + " of " + std::to_string(elements) +
-               " replicated elements are not bitwise equal in " + std::to_string(tensors) +
-               " tensors, first " + where;
-    return r;
-  }
-};
-
 class RolloutJudge {
  public:
   RolloutJudge(const CaseSpec& spec, const Scenario& scenario, const ExpectedRollout& expected,
@@ -77,7 +47,7 @@ class RolloutJudge {
         context_(rollout_context(spec, scenario)),
         map_(scenario.config, *spec.rollout_mesh, Flags{}, rollout_batch(scenario.batch),
              scenario.placements),
-        emitted_(emitted(runs.rolled)) {}
+        emitted_(by_key(runs.rolled)) {}
 
   std::vector<CheckResult> judge() {
     for (std::int64_t i = 0; scenario_.config.is_moe() && i < scenario_.config.num_hidden_layers; ++i)
@@ -89,7 +59,7 @@ class RolloutJudge {
     refuse_extras();
     add_first_line();
     add_cause_line();
-    if (named("rollout/replicas") && replicas_.elements) results_.push_back(replicas_.result());
+    if (named("rollout/replicas") && replicas_.elements) results_.push_back(replicas());
     if (named("rollout/repeat")) results_.push_back(repeat());
     return std::move(results_);
   }
@@ -106,9 +76,7 @@ class RolloutJudge {
     }
     layout::Gathered gathered = layout::unshard(map_, key, found->second);
     replicas_.add(key, gathered);
-    if (!gathered.invalid.empty()) why = gathered.invalid.front();
-    if (why.empty() && gathered.uncovered)
-      why = std::to_string(gathered.uncovered) + " elements are held by no rank";
+    why = not_whole(gathered);
     return why.empty() ? std::optional(std::move(gathered.global)) : std::nullopt;
   }
 
@@ -180,7 +148,7 @@ class RolloutJudge {
     if (!named(kTrainDifference)) return;
     const layout::LayoutMap trained(scenario_.config, spec_.mesh, spec_.flags, scenario_.batch,
                                     scenario_.placements);
-    const auto tensors = emitted(*runs_.trained);
+    const auto tensors = by_key(*runs_.trained);
     const auto found = tensors.find("logits");
     if (found == tensors.end() || sampled_.size() < 2) {
       results_.push_back(rollout_result(
@@ -257,6 +225,12 @@ class RolloutJudge {
       if (cause && result.state == State::fail) result.detail.push_back(diagnose::cause_line(*cause));
   }
 
+  CheckResult replicas() const {
+    CheckResult r = replicas_.result("rollout", "rollout/replicas");
+    if (r.outside) r.bound_used = std::numeric_limits<double>::infinity();
+    return r;
+  }
+
   CheckResult repeat() const {
     CheckResult r = rollout_result("rollout/repeat", State::pass, "");
     r.against = "a second run";
@@ -296,8 +270,8 @@ class RolloutJudge {
   }
   const tolerance::Context context_;
   const layout::LayoutMap map_;
-  const std::map<std::string, std::vector<layout::RankTensor>> emitted_;
-  Replicas replicas_;
+  const RankTensors emitted_;
+  ReplicaTally replicas_;
   std::map<std::string, HostTensor> sampled_;  // both kinds of logprobs, gathered
   std::vector<CheckResult> results_;
   std::vector<std::size_t> wrong_tokens_;  // results of tensors of tokens that fail
@@ -316,13 +290,7 @@ std::map<std::string, HostTensor> gather_rollout(const CaseSpec& spec, const Sce
                                                  const std::vector<impl::RankOutput>& outputs) {
   const layout::LayoutMap map(scenario.config, *spec.rollout_mesh, Flags{}, rollout_batch(scenario.batch),
                               scenario.placements);
-  std::map<std::string, HostTensor> global;
-  for (const auto& [key, locals] : emitted(outputs)) {
-    auto gathered = layout::unshard(map, key, locals);
-    if (!gathered.invalid.empty()) throw RunError(key + ": " + gathered.invalid.front());
-    global.emplace(key, std::move(gathered.global));
-  }
-  return global;
+  return gather(map, outputs);
 }
 
 }  // namespace meshparity::cli
