@@ -2,7 +2,6 @@
 
 #include <ATen/Parallel.h>
 
-#include <chrono>
 #include <thread>
 
 #include "harness/cli/child.h"
@@ -32,10 +31,9 @@ void require_apart(const CaseSpec& spec) {
 // Takes the time of one part and adds it, with this process's peak, to the costs.
 template <class Work>
 auto timed_part(CaseResult& result, const char* part, Work&& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   auto value = work();
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  result.costs.push_back({part, seconds, peak_memory_bytes()});
+  result.costs.push_back({part, seconds_since(start), peak_memory_bytes()});
   return value;
 }
 
@@ -75,22 +73,13 @@ void judge_apart(const CaseSpec& spec, const std::shared_ptr<const Scenario>& sc
 
 CaseResult run_apart(const CaseSpec& spec) {
   require_apart(spec);
-  const auto start = std::chrono::steady_clock::now();
-  CaseResult result;
-  result.case_line = spec.line(), result.id = case_id(result.case_line);
-  try {
+  return conduct(spec, Clock::now(), [&](CaseResult& result) {
     const auto scenario = scenario_without_weights(spec);
     const ReferenceRun reference = reference_of(spec, result);
     // Two runs in this dtype are compared, the golden of a float64 row is no side of it.
     scenario->conditions = reference.conditions, scenario->rounded_sides = 2;
     judge_apart(spec, scenario, *reference.results, result);
-  } catch (const InputError&) {
-    throw;
-  } catch (const std::exception& error) {
-    result.state = State::error, result.reason = error.what();
-  }
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return result;
+  });
 }
 
 }  // namespace meshparity::cli

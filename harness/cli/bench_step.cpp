@@ -1,11 +1,11 @@
 #include "harness/cli/bench_step.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <ctime>
 #include <map>
 
+#include "harness/cli/clock.h"
 #include "harness/cli/torch_bridge.h"
 #include "impl/train/program.h"
 #include "scenarios/initial_weights.h"
@@ -44,7 +44,7 @@ Cost run_once(const impl::RankInputs& inputs) {
   const int world = inputs.mesh.world();
   std::vector<double> seconds(world);
   std::vector<std::int64_t> sent(world);
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   impl::run_in_process(world, {}, [&](impl::Engine& engine) {
     const double before = thread_seconds();
     const auto output = impl::run_rank(inputs, engine, {});
@@ -52,7 +52,7 @@ Cost run_once(const impl::RankInputs& inputs) {
     for (const auto& event : output.communication) sent[engine.rank()] += event.elements_sent;
   });
   Cost cost;
-  cost.wall = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  cost.wall = seconds_since(start);
   for (int r = 0; r < world; ++r) {
     cost.total += seconds[r], cost.busiest = std::max(cost.busiest, seconds[r]);
     cost.elements = std::max(cost.elements, sent[r]);

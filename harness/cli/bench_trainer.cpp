@@ -1,13 +1,13 @@
 #include "harness/cli/bench_trainer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <limits>
 
 #include "harness/cli/case_arguments.h"
 #include "harness/cli/child.h"
+#include "harness/cli/clock.h"
 #include "harness/cli/sweep.h"
 #include "harness/types/error.h"
 #include "scenarios/load.h"
@@ -16,11 +16,6 @@ namespace meshparity::cli {
 namespace {
 
 namespace fs = std::filesystem;
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Seconds of the fastest torchrun job, its dump judged.
 double time_torchrun(const TrainerBench& bench, const std::string& python) {

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -18,6 +17,7 @@
 #include "harness/cli/bounds.h"
 #include "harness/cli/case_arguments.h"
 #include "harness/cli/child.h"
+#include "harness/cli/clock.h"
 #include "harness/cli/condition.h"
 #include "harness/cli/scenario.h"
 #include "harness/cli/torch_bridge.h"
@@ -69,9 +69,9 @@ class ReferenceProcess {
  private:
   template <class Work>
   double timed(const char* part, Work&& work) {
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = Clock::now();
     work();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = seconds_since(start);
     if (*part) note(part, seconds);
     return seconds;
   }

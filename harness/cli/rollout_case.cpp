@@ -1,7 +1,6 @@
 #include "harness/cli/rollout_case.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "harness/cli/expected_rollout.h"
 #include "harness/cli/judge_case.h"
@@ -79,12 +78,9 @@ impl::RankOutput roll_out(const CaseSpec& spec, const Scenario& scenario, impl::
 
 CaseResult run_rollout_case(const CaseSpec& spec, const RunProducts& products) {
   require_rollout(spec, products);
-  const auto start = std::chrono::steady_clock::now();
-  CaseResult result;
-  result.case_line = spec.line();
-  result.id = case_id(result.case_line);
+  const auto start = Clock::now();
   const auto scenario = load_scenario(spec);
-  try {
+  return conduct(spec, start, [&](CaseResult& result) {
     const auto expected = expected_rollout(scenario, spec);
     RolloutRuns runs;
     runs.trained = trained(spec, *scenario);
@@ -93,14 +89,7 @@ CaseResult run_rollout_case(const CaseSpec& spec, const RunProducts& products) {
     result.checks = judge_rollout(spec, *scenario, *expected, runs);
     write_dumps(spec, *scenario, runs, products);
     conclude(result);
-  } catch (const InputError&) {
-    throw;
-  } catch (const std::exception& error) {
-    result.state = State::error;
-    result.reason = error.what();
-  }
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return result;
+  });
 }
 
 }  // namespace meshparity::cli

@@ -1,6 +1,5 @@
 #include "harness/cli/run_case.h"
 
-#include <chrono>
 #include <cstdlib>
 
 #include "golden/store.h"
@@ -56,6 +55,23 @@ std::map<std::string, HostTensor> final_weights(const CaseSpec& spec, const Scen
 
 }  // namespace
 
+CaseResult conduct(const CaseSpec& spec, Clock::time_point start,
+                   const std::function<void(CaseResult& result)>& body) {
+  CaseResult result;
+  result.case_line = spec.line();
+  result.id = case_id(result.case_line);
+  try {
+    body(result);
+  } catch (const InputError&) {
+    throw;
+  } catch (const std::exception& error) {
+    result.state = State::error;
+    result.reason = error.what();
+  }
+  result.seconds = seconds_since(start);
+  return result;
+}
+
 void conclude(CaseResult& result) {
   result.state = result.checks.empty() ? State::untrusted : State::pass;
   if (result.checks.empty()) result.reason = "no tensor matches --check and --tensor";
@@ -71,13 +87,10 @@ CaseResult run_case(const CaseSpec& spec, const RunProducts& products) {
       throw InputError("--apart: no --dump, --save-weights or --communication with it");
     return run_apart(spec);
   }
-  const auto start = std::chrono::steady_clock::now();
-  CaseResult result;
-  result.case_line = spec.line();
-  result.id = case_id(result.case_line);
+  const auto start = Clock::now();
   const auto scenario = load_scenario(spec);
   const int steps = steps_of(spec, *scenario);
-  try {
+  return conduct(spec, start, [&](CaseResult& result) {
     const Expected expected(scenario, spec, steps);
     const auto outputs = run_ranks(spec, *scenario);
     if (products.weights) {
@@ -98,21 +111,14 @@ CaseResult run_case(const CaseSpec& spec, const RunProducts& products) {
           logged_traffic(outputs));
     }
     result.checks = judge_case(spec, *scenario, expected, steps, outputs);
-    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.seconds = seconds_since(start);
     if (!std::getenv(kNoCausesVariable))
       explain_case(
           spec, scenario, [&](const CaseSpec& again) { return run_ranks(again, *scenario); }, result);
     if (!products.dump.empty())
       write_dump(products.dump, spec, *scenario, gather_case(spec, *scenario, outputs));
     conclude(result);
-  } catch (const InputError&) {
-    throw;
-  } catch (const std::exception& error) {
-    result.state = State::error;
-    result.reason = error.what();
-  }
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return result;
+  });
 }
 
 }  // namespace meshparity::cli

@@ -1,9 +1,11 @@
 // Runs one case: its ranks on an engine, then the judge.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 
+#include "harness/cli/clock.h"
 #include "harness/cli/scenario.h"
 #include "harness/types/case.h"
 #include "harness/types/tensor.h"
@@ -27,6 +29,11 @@ CaseResult run_case(const CaseSpec& spec, const RunProducts& products = {});
 // Writes global tensors, by path below /expected, beside the scenario's inputs in the golden schema.
 void write_dump(const std::string& file, const CaseSpec& spec, const Scenario& scenario,
                 std::map<std::string, HostTensor> tensors);
+
+// The result of a case that began at `start`, its line, id and time filled in around `body`, which judges.
+// What `body` throws is the result's reason, State::error; but InputError goes on.
+CaseResult conduct(const CaseSpec& spec, Clock::time_point start,
+                   const std::function<void(CaseResult& result)>& body);
 
 // The state of a case whose checks are judged: that of its worst; UNTRUSTED where there is none.
 void conclude(CaseResult& result);

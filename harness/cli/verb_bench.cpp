@@ -1,6 +1,5 @@
 // meshparity bench: measurements, each beside its yardstick in the same run. Ratios are what
 // docs/performance.md quotes.
-#include <chrono>
 #include <cstdio>
 #include <iostream>
 
@@ -9,6 +8,7 @@
 #include "harness/cli/bench_step.h"
 #include "harness/cli/bench_trainer.h"
 #include "harness/cli/case_arguments.h"
+#include "harness/cli/clock.h"
 #include "harness/cli/sweep.h"
 #include "harness/cli/verbs.h"
 #include "harness/compare/compare.h"
@@ -25,9 +25,9 @@ int bench_sweep(const std::string& cases, int jobs) {
   const auto expansion = expand_case_file(cases);
   SweepOptions options;
   options.jobs = jobs;
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   const auto results = sweep(expansion.cases, options, [](const CaseResult&) {});
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds = seconds_since(start);
   double busy = 0;
   std::size_t passed = 0;
   for (const auto& result : results) busy += result.seconds, passed += result.state == State::pass;

@@ -2,11 +2,11 @@
 // writes the reports asked for. What is judged and how stands in verb_compare_judge.h.
 #include "harness/cli/verb_compare.h"
 
-#include <chrono>
 #include <iostream>
 #include <set>
 
 #include "golden/schema.h"
+#include "harness/cli/clock.h"
 #include "harness/cli/verb_compare_explain.h"
 #include "harness/cli/verb_compare_judge.h"
 #include "harness/cli/verb_report.h"
@@ -106,7 +106,7 @@ int compare_dump(const CompareOptions& o) {
   if (o.golden.empty() == o.other.empty())
     throw InputError("compare needs a dump and one side to judge it by: --golden FILE, or a second dump");
   o.files.require_writable();
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   CompareRules rules = rules_of(o);
   const golden::Store got = read_dump(o.dump);
   const golden::Store want = read_want(o, got, rules);
@@ -117,7 +117,7 @@ int compare_dump(const CompareOptions& o) {
   result.checks = judge_dump(got, want, rules);
   explain_dump(got, want, rules, result.checks);
   settle_state(result);
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.seconds = seconds_since(start);
 
   reports::Run run;
   run.command = "meshparity " + result.case_line;

@@ -2,7 +2,6 @@
 #include <torch/version.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -11,6 +10,7 @@
 #include <sstream>
 
 #include "harness/cli/case_arguments.h"
+#include "harness/cli/clock.h"
 #include "harness/cli/random_gate.h"
 #include "harness/cli/sweep.h"
 #include "harness/cli/verb_report.h"
@@ -81,7 +81,7 @@ class Progress {
            (worst ? " (" + worst->check + " " + worst->tensor + ")" : "");
   }
   std::string bar() const {
-    const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    const double elapsed = seconds_since(start_);
     const double left = elapsed / static_cast<double>(done_) * static_cast<double>(total_ - done_);
     const int width = 30, full = static_cast<int>(width * done_ / total_);
     char text[120];
@@ -93,7 +93,7 @@ class Progress {
   std::size_t total_, done_ = 0, put_off_;
   std::set<std::string> later_;
   bool quiet_, terminal_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Clock::time_point start_ = Clock::now();
 };
 
 std::string read_file(const std::string& path) {
@@ -182,7 +182,7 @@ int gate(const GateOptions& o, bool have_case_options, const std::string& comman
   o.files.require_writable();
   require_writable(o.history);
   const auto known = known_failures(o.baseline);
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
 
   reports::Run run;
   run.command = command, run.version = kVersion, run.versions = {"LibTorch " TORCH_VERSION};
@@ -224,7 +224,7 @@ int gate(const GateOptions& o, bool have_case_options, const std::string& comman
     result.state = State::skip, result.reason = skip.reason;
     run.cases.push_back(result);
   }
-  run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  run.seconds = seconds_since(start);
   std::cout << reports::summary_text(run) << std::endl;
   o.files.write(run, o.json_detail);
   if (!o.history.empty()) {
