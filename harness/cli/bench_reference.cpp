@@ -56,9 +56,8 @@ Side eager_side(const std::string& python, const std::string& folder, int thread
 // Two float32 runs of the same model by independent code.
 CheckResult same_loss(const CaseSpec& spec, double got, double want) {
   const auto scenario = scenario_without_weights(spec);
-  tolerance::Context context;
-  context.config = scenario->config, context.tokens = scenario->batch.tokens();
-  context.dtype = spec.dtype, context.rounded_sides = 2;
+  tolerance::Context context = context_of(spec, *scenario);
+  context.rounded_sides = 2;
   return judge_tensor(scenarios::load_tolerance(), context, "loss/token_mean", HostTensor::scalar(got).view(),
                       HostTensor::scalar(want).view(), nullptr);
 }

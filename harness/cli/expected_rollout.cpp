@@ -42,10 +42,8 @@ std::string ExpectedRollout::against(const std::string& key) const {
 }
 
 tolerance::Context rollout_context(const CaseSpec& spec, const Scenario& scenario) {
-  tolerance::Context context;
-  context.config = scenario.config, context.tokens = scenario.batch.tokens(), context.train = scenario.train;
-  context.dtype = spec.dtype, context.temperature = spec.rollout.temperature;
-  context.rounded_sides = scenario.rounded_sides;
+  tolerance::Context context = context_of(spec, scenario);
+  context.temperature = spec.rollout.temperature;
   return context;
 }
 

@@ -66,11 +66,7 @@ std::string local_place(const layout::LayoutMap& map, const Mesh& mesh, const st
 }
 
 tolerance::Context context_of(const CaseSpec& spec, const Scenario& scenario, const Expected& expected) {
-  tolerance::Context context;
-  context.config = scenario.config, context.tokens = scenario.batch.tokens(), context.train = scenario.train;
-  context.token_ids = scenario.batch.token_ids;
-  context.dtype = spec.dtype;
-  context.conditions = scenario.conditions, context.rounded_sides = scenario.rounded_sides;
+  tolerance::Context context = context_of(spec, scenario);
   set_backward_size(context, spec.loss, [&](const std::string& key) -> std::optional<double> {
     const auto value = expected.find(key);
     return value ? std::optional(value->at(0)) : std::nullopt;

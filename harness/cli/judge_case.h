@@ -17,7 +17,7 @@ namespace meshparity::cli {
 std::vector<CheckResult> judge_case(const CaseSpec& spec, const Scenario& scenario, const Expected& expected,
                                     int steps, const std::vector<impl::RankOutput>& outputs);
 
-// What the policy's bounds depend on beside the tensor.
+// With the sizes that bounds of gradients scale with, as expected.
 tolerance::Context context_of(const CaseSpec& spec, const Scenario& scenario, const Expected& expected);
 
 // On which rank the worst element lies, and where there: "on tp1 local [17,146]".

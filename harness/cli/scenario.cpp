@@ -79,10 +79,7 @@ std::map<std::string, HostTensor> run_reference(const Scenario& scenario, const 
 void prove_reference(const Scenario& scenario, const CaseSpec& spec,
                      const std::map<std::string, HostTensor>& reference) {
   const auto policy = scenarios::load_tolerance();
-  tolerance::Context context;
-  context.config = scenario.config, context.tokens = scenario.batch.tokens(), context.train = scenario.train;
-  context.token_ids = scenario.batch.token_ids;
-  context.dtype = spec.dtype;
+  tolerance::Context context = context_of(spec, scenario);
   // What the golden holds of the term mtp are the reference's gradients where that is the case's loss.
   const std::string mtp = spec.loss == "mtp" ? "grads_mtp/" : "no gradients of this term";
   const auto& numbers = spec.loss == "mtp" ? reference : scenario.golden;
@@ -217,6 +214,15 @@ std::shared_ptr<const Scenario> load_scenario(const CaseSpec& spec) {
   kept.push_back({key, scenario});
   if (kept.size() > 6) kept.pop_front();
   return scenario;
+}
+
+tolerance::Context context_of(const CaseSpec& spec, const Scenario& scenario) {
+  tolerance::Context context;
+  context.config = scenario.config, context.tokens = scenario.batch.tokens(), context.train = scenario.train;
+  context.token_ids = scenario.batch.token_ids;
+  context.dtype = spec.dtype;
+  context.conditions = scenario.conditions, context.rounded_sides = scenario.rounded_sides;
+  return context;
 }
 
 int steps_of(const CaseSpec& spec, const Scenario& scenario) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "golden/store.h"
+#include "harness/tolerance/policy.h"
 #include "harness/types/case.h"
 #include "harness/types/placement.h"
 #include "reference/reference.h"
@@ -61,6 +62,9 @@ class Expected {
   std::shared_ptr<const std::map<std::string, HostTensor>> reference_;
   const std::map<std::string, TensorView>* stored_ = nullptr;
 };
+
+// What the policy's bounds depend on beside the tensor, as far as case and scenario say it.
+tolerance::Context context_of(const CaseSpec& spec, const Scenario& scenario);
 
 // Steps a case takes: its own, or as many as the golden holds; a rollout case none.
 int steps_of(const CaseSpec& spec, const Scenario& scenario);
