@@ -37,11 +37,22 @@ auto timed_part(CaseResult& result, const char* part, Work&& work) {
   return value;
 }
 
+// Sums that threads split depend, where MKL cannot keep them (STRICT needs Intel's processors), on their
+// number: models that gain nothing by threads are run by one, as everywhere else.
+int reference_threads(const CaseSpec& spec) {
+  constexpr std::int64_t kGainsByThreads = std::int64_t{16} << 20;
+  std::int64_t elements = 0;
+  for (const ParameterInfo& parameter : parameters_of(scenario_without_weights(spec)->config))
+    elements += shape_numel(parameter.shape);
+  if (elements < kGainsByThreads) return 1;
+  return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+}
+
 ReferenceRun reference_of(const CaseSpec& spec, CaseResult& result) {
   TemporaryFolder folder("meshparity-reference");
   ReferenceJob job;
   job.case_line = spec.line(), job.folder = folder.path(), job.draws = kApartDraws;
-  job.threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  job.threads = reference_threads(spec);
   ReferenceRun run = run_reference_process(job);
   folder.remove();
   result.costs = run.costs;

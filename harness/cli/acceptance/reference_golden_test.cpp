@@ -64,13 +64,17 @@ double l2(const at::Tensor& t) {
   return t.to(at::kDouble).norm().item<double>();
 }
 
-// The float64 bounds of the design, on the L2 norm of the difference. Weights are held to the 1e-12 of a
-// forward tensor, which is tighter than the gradient bound carried through AdamW.
+// The float64 bounds of the design, on the L2 norm of the difference. Weights after the first step are held
+// to the 1e-12 of a forward tensor, later ones to the 1e-11 of the gradients that made them: AdamW divides by
+// roots of small second moments, and what one processor's order of sums changes grows with the steps
+// (measured: 1.5e-12 after three steps of tiny-vl.rows on a processor other than the one the goldens were
+// made on). Both are tighter than the gradient bound carried through AdamW.
 double bound_of(const std::string& path, const at::Tensor& want, double grad_norm) {
   if (path.rfind("denominators/", 0) == 0) return 0;
   if (path.rfind("grads/", 0) == 0 || path.rfind("grads_mtp/", 0) == 0)
     return 1e-11 * std::max(l2(want), 1e-3 * grad_norm);
-  return 1e-12 * l2(want);
+  const bool later = path.rfind("step", 0) == 0 && path.rfind("step1/", 0) != 0;
+  return (later ? 1e-11 : 1e-12) * l2(want);
 }
 
 }  // namespace
