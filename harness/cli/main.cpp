@@ -53,6 +53,8 @@ void pin_numerics() {
   ::setenv("OMP_NUM_THREADS", "1", 1);
   ::setenv("MKL_NUM_THREADS", "1", 1);
   ::setenv("MKL_CBWR", "AUTO,STRICT", 1);
+  // The flight recorder is one for the process and not safe where several Gloo ranks are threads of it.
+  ::setenv("TORCH_FR_BUFFER_SIZE", "0", 1);
   at::set_num_threads(1);
 }
 
