@@ -128,8 +128,8 @@ std::vector<DriftTest> run_tests(const KeptTokens& kept) {
   std::vector<DriftTest> tests = {test_shift(kept), test_top_p(kept), test_fill(kept), test_temperature(kept),
                                   test_routing(kept)};
   for (DriftTest& test : test_edges(kept)) tests.push_back(std::move(test));
-  for (auto* test :
-       {test_start, test_chunk, test_growth, test_same_token, test_same_sample, test_one_sided, test_size})
+  for (auto* test : {test_start, test_prompt_edge, test_chunk, test_growth, test_same_token, test_same_sample,
+                     test_one_sided, test_size})
     tests.push_back(test(kept));
   return tests;
 }

@@ -69,8 +69,8 @@ struct Recipe {
   double temperature = 1, top_p = 1, stale = 0, amplitude = 0;
   bool train_side = false;  // which side the sampler setting is missing or present on
   int shift = 0, cp = 0;
-  bool zigzag = false, leak = false, growth = false, chunk = false, routing = false, mask = false,
-       fill = false;
+  bool zigzag = false, leak = false, growth = false, chunk = false, cache = false, routing = false,
+       mask = false, fill = false;
 };
 
 float as_bfloat16(double value) {
@@ -118,7 +118,9 @@ double kept_mass(const std::vector<double>& logprobs, double top_p, std::vector<
 }
 
 // By how much the fault multiplies the noise of the trainer at a place.
-double growth_of(const Recipe& r, std::int64_t place, std::int64_t length, bool first_in_row) {
+double growth_of(const Recipe& r, std::int64_t place, std::int64_t prompt, std::int64_t length,
+                 bool first_in_row) {
+  if (r.cache) return 1 + 4 * r.amplitude * std::exp(-static_cast<double>(place - prompt) / 24);
   if (r.growth) return 1 + r.amplitude * static_cast<double>(place) / 200;
   if (r.leak) return first_in_row ? 1 : 1 + 4 * r.amplitude * std::exp(-static_cast<double>(place) / 24);
   if (r.chunk) return place < 64 ? 1 : 1 + 2 * r.amplitude * std::exp(-static_cast<double>(place % 64) / 12);
@@ -142,13 +144,14 @@ class Maker {
   LogprobSample sample(std::size_t number) {
     LogprobSample sample;
     sample.name = "sample " + std::to_string(number);
-    const std::int64_t prompt =
+    std::int64_t prompt =
         stream_.uniform() < 0.5 || r_.leak ? 0 : static_cast<std::int64_t>(stream_.below(40));
+    if (r_.cache) prompt += 4;
     const std::int64_t length = 160 + static_cast<std::int64_t>(stream_.below(500));
     if (r_.leak) sample.document_in_row = static_cast<std::int64_t>(number % 4);
     sample_scale_ = r_.noise == Noise::sample_scale ? std::exp(stream_.normal()) : 1;
     noise_train_.assign(kCandidates, 0), noise_rollout_.assign(kCandidates, 0);
-    for (std::int64_t place = prompt; place < length; ++place) token(sample, place, length);
+    for (std::int64_t place = prompt; place < length; ++place) token(sample, place, prompt, length);
     for (LogprobSide* side : {&sample.train, &sample.rollout})
       side->first = prompt, side->document_tokens = length, side->mask.assign(side->logprobs.size(), 1),
       side->has_mask = true;
@@ -167,7 +170,7 @@ class Maker {
     }
   }
 
-  void token(LogprobSample& sample, std::int64_t place, std::int64_t length) {
+  void token(LogprobSample& sample, std::int64_t place, std::int64_t prompt, std::int64_t length) {
     // Half of the tokens are easy, as in text: one candidate stands out.
     std::vector<double> logits(kCandidates), train(kCandidates), rollout(kCandidates);
     std::vector<std::size_t> ids(kCandidates);
@@ -180,7 +183,7 @@ class Maker {
     advance(noise_train_), advance(noise_rollout_);
     const bool rerouted = r_.routing && stream_.uniform() < 0.05;
     const double times =
-        growth_of(r_, place, length, sample.document_in_row == 0) * (rerouted ? r_.amplitude * 8 : 1);
+        growth_of(r_, place, prompt, length, sample.document_in_row == 0) * (rerouted ? r_.amplitude * 8 : 1);
     for (std::size_t k = 0; k < kCandidates; ++k) {
       rollout[k] = logits[k] + r_.scale * sample_scale_ * noise_rollout_[k];
       train[k] = logits[k] + r_.scale * sample_scale_ * times * noise_train_[k];
@@ -260,7 +263,8 @@ std::vector<std::string> synthetic_kinds(bool benign) {
   if (!benign)
     return {"temperature",   "top-p",         "token-shift",   "mask-zeros",
             "mask-fill",     "stale-weights", "layout-zigzag", "layout-contiguous",
-            "boundary-leak", "growth",        "routing",       "chunk-edges"};
+            "boundary-leak", "growth",        "routing",       "chunk-edges",
+            "cache"};
   for (const auto& [name, noise] : benign_kinds()) kinds.push_back(name);
   return kinds;
 }
@@ -296,6 +300,7 @@ SyntheticPair make_synthetic(const std::string& kind, std::uint64_t seed, std::u
   if (kind == "boundary-leak") r.leak = true, pair.cause = "boundary leak";
   if (kind == "growth") r.growth = true, pair.cause = "precision growing with position";
   if (kind == "routing") r.routing = true, pair.cause = "routing";
+  if (kind == "cache") r.cache = true, pair.cause = "cache";
   if (kind == "chunk-edges") r.chunk = true, pair.cause = "chunk edges";
   Stream draws(mix64(seed) + run, "drift.tokens." + kind);
   Maker maker(r, draws);

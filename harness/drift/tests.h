@@ -17,6 +17,9 @@ inline constexpr double kProbability = 1e-6;
 // which a ratio of Gaussian scales of 1.3 gives.
 inline constexpr double kRankEffect = 0.08;
 
+// Detail of an edge test that found a step, but none that a lost state leaves.
+inline constexpr char kSmallStepForGood[] = "a small step that does not fade";
+
 // Wrong values, whatever their place: temperature, top-p, shift, fills, one-sidedness, size, coherence.
 DriftTest test_shift(const KeptTokens& kept);
 DriftTest test_top_p(const KeptTokens& kept);
@@ -28,9 +31,10 @@ DriftTest test_same_token(const KeptTokens& kept);
 DriftTest test_same_sample(const KeptTokens& kept);
 DriftTest test_routing(const KeptTokens& kept);
 
-// Where |d| is large: candidate cuts of context parallelism, document starts, chunks, growth.
+// Where |d| is large: candidate cuts of context parallelism, document starts, prompt ends, chunks, growth.
 std::vector<DriftTest> test_edges(const KeptTokens& kept);
 DriftTest test_start(const KeptTokens& kept);
+DriftTest test_prompt_edge(const KeptTokens& kept);
 DriftTest test_chunk(const KeptTokens& kept);
 DriftTest test_growth(const KeptTokens& kept);
 

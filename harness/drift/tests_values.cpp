@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <unordered_map>
 #include <utility>
 
+#include "harness/drift/agreement.h"
 #include "harness/drift/contrast.h"
 #include "harness/drift/tests.h"
 
@@ -231,23 +231,27 @@ DriftTest test_same_token(const KeptTokens& kept) {
     test.detail = "no token ids";
     return test;
   }
-  struct Last {
-    std::size_t token, sample;
-  };
-  std::unordered_map<std::uint32_t, Last> last;
-  Contrast products;
-  for (std::size_t s = 0; s < kept.samples.size(); ++s)
-    for (std::size_t i = kept.samples[s].begin; i < kept.samples[s].end; ++i) {
-      const auto [at, fresh] = last.emplace(kept.tokens[i].id, Last{i, s});
-      if (fresh) continue;
-      // 1/12 is the variance of a rank.
-      if (at->second.sample != s)
-        products.add(12.0 * static_cast<double>(kept.tokens[i].signed_rank) *
-                     static_cast<double>(kept.tokens[at->second.token].signed_rank));
-      at->second = {i, s};
+  TokenAgreement agreement;
+  std::vector<std::pair<std::uint32_t, float>> ranks;
+  for (const KeptSample& sample : kept.samples) {
+    ranks.clear();
+    double mean = 0;
+    for (std::size_t i = sample.begin; i < sample.end; ++i) {
+      ranks.emplace_back(kept.tokens[i].id, kept.tokens[i].signed_rank);
+      mean += static_cast<double>(kept.tokens[i].signed_rank);
     }
-  conclude(test, products.mean(), products.p(), products.count());
-  test.fired = test.fired && test.effect > 0;
+    mean /= static_cast<double>(std::max<std::size_t>(ranks.size(), 1));
+    std::sort(ranks.begin(), ranks.end());
+    for (std::size_t i = 0; i < ranks.size();) {
+      double sum = 0, count = 0;
+      const std::uint32_t id = ranks[i].first;
+      // What a whole sample has in common is another test.
+      for (; i < ranks.size() && ranks[i].first == id; ++i)
+        sum += static_cast<double>(ranks[i].second) - mean, count += 1;
+      agreement.add(id, sum, count);
+    }
+  }
+  agreement.conclude(test);
   return test;
 }
 

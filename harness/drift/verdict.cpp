@@ -49,15 +49,18 @@ std::string average(const DriftMetrics& metrics) {
          " tokens";
 }
 
-// What explains most of where |d| is large.
+// What explains most of where |d| is large; nothing where that is a small step for good, which would pass for
+// growth.
 const DriftTest* place_of(const std::vector<DriftTest>& tests) {
   const DriftTest* best = nullptr;
   for (const DriftTest& test : tests) {
     const bool place = test.name.rfind("edges of ", 0) == 0 || test.name == "document start" ||
-                       test.name == "chunk edges (64)" || test.name == "growth with position";
-    if (place && test.fired && (!best || test.explained > best->explained)) best = &test;
+                       test.name == "prompt edge" || test.name == "chunk edges (64)" ||
+                       test.name == "growth with position";
+    const bool found = test.fired || test.detail == kSmallStepForGood;
+    if (place && found && (!best || test.explained > best->explained)) best = &test;
   }
-  return best;
+  return best && best->fired ? best : nullptr;
 }
 
 DriftVerdict blame_place(const DriftTest& test, const DriftMetrics& metrics) {
@@ -79,6 +82,13 @@ DriftVerdict blame_place(const DriftTest& test, const DriftMetrics& metrics) {
                  "from the document before; " +
                      average(metrics) + ".",
                  "run the same documents one per row: |d| at their starts must fall");
+  if (test.name == "prompt edge")
+    return blame(
+        "cache", test,
+        "Cache: |d| is large in the first tokens behind a prompt and fades, as when decoding continues "
+        "from a convolution window, state, keys or positions that the prompt did not leave; " +
+            average(metrics) + ".",
+        "prefill the whole sequence in the sampler: |d| behind the prompt must fall");
   if (test.name == "chunk edges (64)")
     return blame(
         "chunk edges", test,
