@@ -31,7 +31,12 @@ void judge_pair(const std::string& kind, std::uint64_t seed, bool benign, bool s
   if (!right)
     std::printf("       expected %s %s, got %s: %s\n", pair.cause.c_str(), pair.detail.c_str(),
                 found.verdict.cause.c_str(), found.verdict.sentence.c_str());
-  if (!right && show) std::fputs(reports::drift_console(found).c_str(), stdout);
+  if (!right && show) {
+    std::fputs(reports::drift_console(found).c_str(), stdout);
+    for (const DriftTest& test : found.tests)
+      std::printf("  %-30s effect %8.3g  p %8.2g  over %llu%s\n", test.name.c_str(), test.effect, test.p,
+                  static_cast<unsigned long long>(test.clusters), test.fired ? "  fired" : "");
+  }
   std::fflush(stdout);
 }
 
