@@ -304,7 +304,7 @@ DriftTest test_growth(const KeptTokens& kept) {
   }
   conclude(test, contrast.mean(), contrast.p(), contrast.count());
   // Growth goes on: a step in the first third alone is something else.
-  test.fired = test.fired && test.effect > 0 && second_half.mean() > 0.2 * test.effect;
+  test.fired = test.fired && test.effect > 0 && second_half.mean() > 0.1 * test.effect;
   test.explained = fit.explained();
   return test;
 }
