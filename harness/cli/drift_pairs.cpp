@@ -99,6 +99,18 @@ void make_halo(PairRun& run, RunPair& pair) {
   finish(run, pair, run.train(policies.first), run.sampler(Mesh{}, policies.second, ""));
 }
 
+// Every shard counts positions from its own first token.
+void make_positions(PairRun& run, RunPair& pair) {
+  const std::int64_t cp = 2 + run.below(3);
+  const auto policies = narrow_policies(run);
+  run.spec().mesh = Mesh::parse("ring" + std::to_string(cp)), run.spec().flags.attn = "gather";
+  run.spec().fault = "cp-positions-local";
+  run.draw_tokens(40, 1, 120, 200);
+  pair.cause = "layout", pair.detail = "cp=" + std::to_string(cp);
+  pair.made_of = run.spec().fault + " on " + run.spec().mesh.text() + ", " + words(policies);
+  finish(run, pair, run.train(policies.first), run.sampler(Mesh{}, policies.second, ""));
+}
+
 // Decoding continues from caches that the prompt did not leave.
 void make_cache(PairRun& run, RunPair& pair) {
   const auto policies = narrow_policies(run);
@@ -199,6 +211,7 @@ const std::vector<PairKind>& pair_kinds() {
                                               {"benign-engines", true, make_benign_engines},
                                               {"layout-zigzag", false, make_layout},
                                               {"layout-halo", false, make_halo},
+                                              {"layout-positions", false, make_positions},
                                               {"boundary-leak", false, make_boundary},
                                               {"cache", false, make_cache},
                                               {"precision", false, make_precision},
