@@ -75,40 +75,40 @@ void make_benign_engines(PairRun& run, RunPair& pair) {
   finish(run, pair, run.train(policy), run.sampler(mesh, policy, ""));
 }
 
-void make_layout(PairRun& run, RunPair& pair) {
-  const std::int64_t cp = 2 + run.below(3);
-  auto policies = drawn_policies(run);
-  run.spec().mesh = Mesh::parse("ring" + std::to_string(cp)), run.spec().flags.layout = "zigzag";
-  run.spec().fault = "gdn-cp-zigzag-as-contiguous";
-  run.draw_tokens(20, 1, 120, 200);
-  pair.cause = "layout", pair.detail = "cp=" + std::to_string(cp);
+// Of a trainer on spec().mesh with spec().fault, whose cut the verdict must name.
+void finish_layout(PairRun& run, RunPair& pair, std::int64_t rows,
+                   const std::pair<PrecisionPolicy, PrecisionPolicy>& policies) {
+  run.draw_tokens(rows, 1, 120, 200);
+  pair.cause = "layout", pair.detail = "cp=" + std::to_string(run.spec().mesh.ring);
   pair.made_of = run.spec().fault + " on " + run.spec().mesh.text() + ", " + words(policies);
   finish(run, pair, run.train(policies.first), run.sampler(Mesh{}, policies.second, ""));
+}
+
+// Context parallelism over 2 to 4 ranks.
+Mesh drawn_ring(PairRun& run) {
+  return Mesh::parse("ring" + std::to_string(2 + run.below(3)));
+}
+
+void make_layout(PairRun& run, RunPair& pair) {
+  run.spec().mesh = drawn_ring(run), run.spec().flags.layout = "zigzag";
+  run.spec().fault = "gdn-cp-zigzag-as-contiguous";
+  finish_layout(run, pair, 20, drawn_policies(run));
 }
 
 // Shards of one order after the other, of which each begins its convolution without the tokens before.
 void make_halo(PairRun& run, RunPair& pair) {
-  const std::int64_t cp = 2 + run.below(3);
+  run.spec().mesh = drawn_ring(run);
   const auto policies = narrow_policies(run);
-  run.spec().mesh = Mesh::parse("ring" + std::to_string(cp));
   run.spec().fault =
       run.one_of(std::vector<std::string>{"conv1d-cp-no-halo", "conv1d-cp-local-seqidx-reset"});
-  run.draw_tokens(20, 1, 120, 200);
-  pair.cause = "layout", pair.detail = "cp=" + std::to_string(cp);
-  pair.made_of = run.spec().fault + " on " + run.spec().mesh.text() + ", " + words(policies);
-  finish(run, pair, run.train(policies.first), run.sampler(Mesh{}, policies.second, ""));
+  finish_layout(run, pair, 20, policies);
 }
 
 // Every shard counts positions from its own first token.
 void make_positions(PairRun& run, RunPair& pair) {
-  const std::int64_t cp = 2 + run.below(3);
-  const auto policies = narrow_policies(run);
-  run.spec().mesh = Mesh::parse("ring" + std::to_string(cp)), run.spec().flags.attn = "gather";
+  run.spec().mesh = drawn_ring(run), run.spec().flags.attn = "gather";
   run.spec().fault = "cp-positions-local";
-  run.draw_tokens(40, 1, 120, 200);
-  pair.cause = "layout", pair.detail = "cp=" + std::to_string(cp);
-  pair.made_of = run.spec().fault + " on " + run.spec().mesh.text() + ", " + words(policies);
-  finish(run, pair, run.train(policies.first), run.sampler(Mesh{}, policies.second, ""));
+  finish_layout(run, pair, 40, narrow_policies(run));
 }
 
 // Decoding continues from caches that the prompt did not leave.

@@ -6,13 +6,17 @@
 #include "harness/drift/tests.h"
 
 namespace meshparity::drift {
+namespace {
 
+// Upper tail of chi-square with m degrees of freedom (m need not be whole).
 double chi_square_tail(double x, double m) {
   if (m <= 0 || x <= 0) return 1;
   // Wilson and Hilferty: the cube root of chi-square over m is nearly normal.
   const double spread = 2 / (9 * m), z = (std::cbrt(x / m) - (1 - spread)) / std::sqrt(spread);
   return 0.5 * std::erfc(z / std::sqrt(2.0));
 }
+
+}  // namespace
 
 void TokenAgreement::add(std::uint32_t id, double sum, double count) {
   Sums& sums = by_id_[id];

@@ -24,7 +24,4 @@ class TokenAgreement {
   std::unordered_map<std::uint32_t, Sums> by_id_;
 };
 
-// Upper tail of chi-square with m degrees of freedom (m need not be whole).
-double chi_square_tail(double x, double m);
-
 }  // namespace meshparity::drift

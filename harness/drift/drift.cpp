@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "harness/drift/plots.h"
+#include "harness/drift/quantile.h"
 #include "harness/drift/tests.h"
 
 namespace meshparity::drift {
@@ -27,9 +28,7 @@ DriftBin bin_of(const std::string& label, std::vector<float>& sizes) {
   if (sizes.empty()) return bin;
   for (const float size : sizes) bin.mean_abs += static_cast<double>(size);
   bin.mean_abs /= static_cast<double>(sizes.size());
-  const auto middle = sizes.begin() + static_cast<std::ptrdiff_t>(sizes.size() / 2);
-  std::nth_element(sizes.begin(), middle, sizes.end());
-  bin.median_abs = static_cast<double>(*middle);
+  bin.median_abs = quantile(sizes, 0.5);
   return bin;
 }
 

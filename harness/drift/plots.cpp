@@ -3,26 +3,19 @@
 #include <algorithm>
 #include <cmath>
 
+#include "harness/drift/quantile.h"
+
 namespace meshparity::drift {
 namespace {
 
 constexpr std::int64_t kChunkTokens = 64, kStretchTokens = 1200, kMostStretch = 2400;
-
-double at_level(std::vector<float>& values, double level) {
-  if (values.empty()) return 0;
-  const auto at = values.begin() + static_cast<std::ptrdiff_t>(std::min(
-                                       values.size() - 1,
-                                       static_cast<std::size_t>(level * static_cast<double>(values.size()))));
-  std::nth_element(values.begin(), at, values.end());
-  return static_cast<double>(*at);
-}
 
 DriftPlaceBin place_bin(std::int64_t begin, std::int64_t end, std::vector<float>& sizes, double high_level) {
   DriftPlaceBin bin;
   bin.begin = begin, bin.end = end, bin.tokens = sizes.size();
   for (const float size : sizes) bin.mean_abs += static_cast<double>(size);
   if (!sizes.empty()) bin.mean_abs /= static_cast<double>(sizes.size());
-  bin.median_abs = at_level(sizes, 0.5), bin.high_abs = at_level(sizes, high_level);
+  bin.median_abs = quantile(sizes, 0.5), bin.high_abs = quantile(sizes, high_level);
   return bin;
 }
 
@@ -92,8 +85,8 @@ void add_stretch(const KeptTokens& kept, DriftPlots& plots) {
 void add_histogram(const KeptTokens& kept, DriftPlots& plots) {
   std::vector<float> sizes;
   for (const Token& token : kept.tokens) sizes.push_back(std::abs(token.d));
-  plots.histogram_limit = 1.25 * at_level(sizes, 0.999);
-  if (plots.histogram_limit <= 0) plots.histogram_limit = 1.25 * at_level(sizes, 1);
+  plots.histogram_limit = 1.25 * quantile(sizes, 0.999);
+  if (plots.histogram_limit <= 0) plots.histogram_limit = 1.25 * quantile(sizes, 1);
   plots.histogram.assign(kHistogramBins, 0);
   if (plots.histogram_limit <= 0) {
     plots.histogram[kHistogramBins / 2] = kept.tokens.size();
@@ -113,7 +106,7 @@ void add_histogram(const KeptTokens& kept, DriftPlots& plots) {
 void add_scatter(const KeptTokens& kept, DriftPlots& plots) {
   std::vector<float> lows;
   for (const Token& token : kept.tokens) lows.push_back(-std::min(token.train, token.rollout));
-  plots.scatter_low = -std::max(1e-3, 1.05 * at_level(lows, 0.9999));
+  plots.scatter_low = -std::max(1e-3, 1.05 * quantile(lows, 0.9999));
   if (kept.tokens.size() <= kMostPoints) {
     for (const Token& token : kept.tokens) plots.points.emplace_back(token.rollout, token.train);
     return;

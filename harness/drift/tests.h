@@ -17,9 +17,6 @@ inline constexpr double kProbability = 1e-6;
 // which a ratio of Gaussian scales of 1.3 gives.
 inline constexpr double kRankEffect = 0.08;
 
-// Detail of an edge test that found a step, but none that a lost state leaves.
-inline constexpr char kSmallStepForGood[] = "a small step that does not fade";
-
 // Wrong values, whatever their place: temperature, top-p, shift, fills, one-sidedness, size, coherence.
 DriftTest test_shift(const KeptTokens& kept);
 DriftTest test_top_p(const KeptTokens& kept);

@@ -45,23 +45,10 @@ std::vector<Cut> cuts(bool rows) {
   return all;
 }
 
-// |d| up to which a token is the same on both sides: where two engines in low precision agree bit for bit
-// until a first number is rounded the other way, the tokens before it say nothing about size.
-float untouched_below(const KeptTokens& kept) {
-  constexpr float kShare = 3e-5F;
-  std::vector<float> sizes;
-  for (const Token& token : kept.tokens) sizes.push_back(std::fabs(token.d));
-  if (sizes.empty()) return 0;
-  const auto at = sizes.begin() + static_cast<std::ptrdiff_t>(sizes.size() * 95 / 100);
-  std::nth_element(sizes.begin(), at, sizes.end());
-  return kShare * *at;
-}
-
 // The place at which a sample's sides part, where they are the same before; -1 where they never were.
-std::int64_t parted_at(const KeptTokens& kept, const KeptSample& sample, std::int64_t shift,
-                       float untouched) {
+std::int64_t parted_at(const KeptTokens& kept, const KeptSample& sample, std::int64_t shift) {
   constexpr std::size_t kFewestEqual = 8;
-  const auto differs = [&](std::size_t i) { return std::fabs(kept.tokens[i].d) > untouched; };
+  const auto differs = [&](std::size_t i) { return std::fabs(kept.tokens[i].d) > kept.untouched; };
   // For good: a single token that stands out is rounding's own tail.
   const auto parts = [&](std::size_t i) {
     const std::size_t end = std::min(i + kFewestEqual, sample.end);
@@ -91,7 +78,7 @@ class Places {
     double sum = 0, count = 0, logs = 0;
     for (; at != to && at->position + shift_ < end; ++at) {
       sum += static_cast<double>(at->rank), count += 1;
-      logs += std::log(std::max(1e-30, static_cast<double>(std::fabs(at->d))));
+      if (mean_log) logs += std::log(std::max(1e-30, static_cast<double>(std::fabs(at->d))));
     }
     if (count < 4) return false;
     out = sum / count;
@@ -119,12 +106,11 @@ DriftTest test_cut(const KeptTokens& kept, const Cut& cut) {
       bounded("edges of " + cut.name(), "mean rank of |d| after an edge minus before it", kRankEffect);
   Contrast contrast, kept_edges, fading, ratio, early, late;
   TwoFeatureFit fit;
-  const float untouched = untouched_below(kept);
   std::size_t parted = 0, parted_at_edge = 0;
   for (const KeptSample& sample : kept.samples) {
     const Span span = span_of(sample, cut);
     if (span.length < 4 * cut.pieces()) continue;
-    if (const std::int64_t place = parted_at(kept, sample, span.shift, untouched); place >= 0) {
+    if (const std::int64_t place = parted_at(kept, sample, span.shift); place >= 0) {
       ++parted;
       for (int k = 1; k < cut.pieces(); ++k)
         if (cut.loses_state(k) && place >= cut.edge(span.length, k) - 1 &&
@@ -171,8 +157,8 @@ DriftTest test_cut(const KeptTokens& kept, const Cut& cut) {
     return test;
   }
   if (test.fired && fading.mean() < kFades && ratio.mean() < std::log(kSmallStep)) {
-    test.fired = false;
-    test.detail = kSmallStepForGood;
+    test.fired = false, test.harmless = true;
+    test.detail = "a small step that does not fade";
     return test;
   }
   // Chunks cp-1 and cp of zigzag are neighbours on one rank: a jump there as well is another cut's.
@@ -290,7 +276,6 @@ DriftTest test_growth(const KeptTokens& kept) {
                            "mean rank of |d| in the last third of a sample minus the first", kRankEffect);
   Contrast contrast, second_half;
   TwoFeatureFit fit;
-  const float untouched = untouched_below(kept);
   for (const KeptSample& sample : kept.samples) {
     const std::size_t length = sample.end - sample.begin;
     for (std::size_t i = sample.begin; i < sample.end; ++i) {
@@ -303,7 +288,7 @@ DriftTest test_growth(const KeptTokens& kept) {
       double sum = 0, count = 0;
       for (std::size_t i = begin; i < end; ++i) {
         const Token& token = kept.tokens[sample.begin + i];
-        if (std::fabs(token.d) > untouched) sum += static_cast<double>(token.rank), count += 1;
+        if (std::fabs(token.d) > kept.untouched) sum += static_cast<double>(token.rank), count += 1;
       }
       return count >= 4 ? std::optional(sum / count) : std::nullopt;
     };

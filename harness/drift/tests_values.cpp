@@ -6,6 +6,7 @@
 
 #include "harness/drift/agreement.h"
 #include "harness/drift/contrast.h"
+#include "harness/drift/quantile.h"
 #include "harness/drift/tests.h"
 
 namespace meshparity::drift {
@@ -31,15 +32,6 @@ std::string number(const char* format, double value) {
   return text;
 }
 
-double quantile(std::vector<float>& values, double level) {
-  if (values.empty()) return 0;
-  const auto at = values.begin() + static_cast<std::ptrdiff_t>(std::min(
-                                       values.size() - 1,
-                                       static_cast<std::size_t>(level * static_cast<double>(values.size()))));
-  std::nth_element(values.begin(), at, values.end());
-  return *at;
-}
-
 // log(p / (1 - p)) of a logprob.
 double logit(double logprob) {
   return logprob - std::log(-std::expm1(logprob));
@@ -62,17 +54,7 @@ void conclude(DriftTest& test, double effect, double p, std::uint64_t clusters) 
 }
 
 DriftTest test_shift(const KeptTokens& kept) {
-  DriftTest best{"token shift",
-                 "share of tokens nearer to a neighbour, minus 1/2",
-                 false,
-                 false,
-                 0,
-                 0.25,
-                 1,
-                 kProbability,
-                 0,
-                 0,
-                 ""};
+  DriftTest best = bounded("token shift", "share of tokens nearer to a neighbour, minus 1/2", 0.25);
   for (const int lag : {-2, -1, 1, 2}) {
     Contrast contrast;
     for_each_cluster(kept, [&](std::size_t begin, std::size_t end, const KeptSample& sample) {

@@ -4,12 +4,14 @@
 #include <cmath>
 #include <numeric>
 
+#include "harness/drift/quantile.h"
 #include "harness/types/generator.h"
 
 namespace meshparity::drift {
 namespace {
 
 constexpr std::size_t kBinTokens = 2000, kMostBins = 64;
+constexpr float kUntouchedShare = 3e-5F;  // of the 95th percentile of |d|
 
 // Mid-ranks in (-1/2, 1/2) of key over the tokens [begin, end) of `order`; ties share one.
 template <class Key, class Put>
@@ -67,6 +69,10 @@ void KeptTokens::thin() {
 }
 
 void KeptTokens::rank() {
+  std::vector<float> sizes;
+  sizes.reserve(tokens.size());
+  for (const Token& token : tokens) sizes.push_back(std::fabs(token.d));
+  untouched = kUntouchedShare * static_cast<float>(quantile(sizes, 0.95));
   std::vector<std::uint32_t> order(tokens.size());
   std::iota(order.begin(), order.end(), 0u);
   const auto level = [&](std::uint32_t i) { return tokens[i].train + tokens[i].rollout; };

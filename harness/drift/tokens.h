@@ -35,6 +35,10 @@ class KeptTokens {
 
   std::vector<Token> tokens;
   std::vector<KeptSample> samples;
+  // |d| up to which a token is the same on both sides: where two engines in low precision agree bit for bit
+  // until a first number is rounded the other way, the tokens before it say nothing about size. Set by
+  // rank().
+  float untouched = 0;
   bool has_routes = false, has_ids = false, thinned = false;
 
  private:

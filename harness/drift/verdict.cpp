@@ -49,16 +49,15 @@ std::string average(const DriftMetrics& metrics) {
          " tokens";
 }
 
-// What explains most of where |d| is large; nothing where that is a small step for good, which would pass for
-// growth.
+// What explains most of where |d| is large; nothing where that is harmless: a small step for good would pass
+// for growth.
 const DriftTest* place_of(const std::vector<DriftTest>& tests) {
   const DriftTest* best = nullptr;
   for (const DriftTest& test : tests) {
     const bool place = test.name.rfind("edges of ", 0) == 0 || test.name == "document start" ||
                        test.name == "prompt edge" || test.name == "chunk edges (64)" ||
                        test.name == "growth with position";
-    const bool found = test.fired || test.detail == kSmallStepForGood;
-    if (place && found && (!best || test.explained > best->explained)) best = &test;
+    if (place && (test.fired || test.harmless) && (!best || test.explained > best->explained)) best = &test;
   }
   return best && best->fired ? best : nullptr;
 }

@@ -49,26 +49,34 @@ TEST_CASE("at least nine of ten synthetic faults are named right") {
   CHECK(right * 10 >= all * 9);
 }
 
-// Two engines of the same low precision agree bit for bit until a first number is rounded the other way.
-TEST_CASE("bits that are equal until a first flip are no growth with position") {
-  const Generator draw(7, "flips");
+// 32 samples of Gaussian noise, `scale(size, place)` of it at a place, where `size` is drawn for each sample.
+template <class Length, class Scale>
+DriftResult judge_noise(const Generator& draw, std::int64_t least, std::int64_t more, Length length_of,
+                        Scale scale) {
   std::vector<LogprobSample> samples;
   std::uint64_t at = 0;
   for (int n = 0; n < 32; ++n) {
     LogprobSample sample;
     sample.name = "sample " + std::to_string(n);
-    const std::int64_t equal = 30 + draw.below(at++, 30);
-    for (std::int64_t t = 0; t < 150; ++t) {
-      const double logprob = -0.1 - 5 * draw.uniform(at++), noise = 0.02 * draw.normal(at++);
+    const std::int64_t size = least + draw.below(at++, more), length = length_of(size);
+    for (std::int64_t t = 0; t < length; ++t) {
+      const double logprob = -0.1 - 5 * draw.uniform(at++), noise = draw.normal(at++);
       sample.rollout.logprobs.push_back(logprob);
-      sample.train.logprobs.push_back(std::min(-1e-3, logprob + (t < equal ? 0 : noise)));
+      sample.train.logprobs.push_back(std::min(-1e-3, logprob + scale(size, t) * noise));
     }
     for (auto* side : {&sample.train, &sample.rollout})
-      side->mask.assign(150, 1), side->first = 1, side->document_tokens = 151;
+      side->mask.assign(static_cast<std::size_t>(length), 1), side->first = 1,
+                                                              side->document_tokens = length + 1;
     samples.push_back(std::move(sample));
   }
-  const auto source = std::make_shared<MemorySource>("flips", std::move(samples));
-  const DriftResult found = analyse(*source, nullptr);
+  return analyse(*std::make_shared<MemorySource>("noise", std::move(samples)), nullptr);
+}
+
+// Two engines of the same low precision agree bit for bit until a first number is rounded the other way.
+TEST_CASE("bits that are equal until a first flip are no growth with position") {
+  const DriftResult found = judge_noise(
+      Generator(7, "flips"), 30, 30, [](std::int64_t) { return 150; },
+      [](std::int64_t equal, std::int64_t t) { return t < equal ? 0 : 0.02; });
   INFO(found.verdict.sentence);
   CHECK(!found.verdict.fault);
 }
@@ -76,25 +84,12 @@ TEST_CASE("bits that are equal until a first flip are no growth with position") 
 // Like arithmetic on both sides rounds the first shard alike and the later one otherwise, for good.
 TEST_CASE("a small step at a cut that does not fade is no layout mismatch and no growth, a fading one is") {
   for (const bool fades : {false, true}) {
-    const Generator draw(8, "step");
-    std::vector<LogprobSample> samples;
-    std::uint64_t at = 0;
-    for (int n = 0; n < 32; ++n) {
-      LogprobSample sample;
-      sample.name = "sample " + std::to_string(n);
-      const std::int64_t length = 180 + draw.below(at++, 60);
-      for (std::int64_t t = 0; t < length; ++t) {
-        const double behind = static_cast<double>(t - length / 2);
-        const double times = behind < 0 ? 1 : fades ? 1 + 6 * std::exp(-behind / 20) : 3;
-        const double logprob = -0.2 - 5 * draw.uniform(at++), noise = 0.01 * times * draw.normal(at++);
-        sample.rollout.logprobs.push_back(logprob);
-        sample.train.logprobs.push_back(std::min(-1e-3, logprob + noise));
-      }
-      for (auto* side : {&sample.train, &sample.rollout})
-        side->mask.assign(static_cast<std::size_t>(length), 1), side->document_tokens = length;
-      samples.push_back(std::move(sample));
-    }
-    const DriftResult found = analyse(*std::make_shared<MemorySource>("step", std::move(samples)), nullptr);
+    const DriftResult found = judge_noise(
+        Generator(8, "step"), 180, 60, [](std::int64_t length) { return length; },
+        [fades](std::int64_t length, std::int64_t t) {
+          const double behind = static_cast<double>(t - length / 2);
+          return 0.01 * (behind < 0 ? 1 : fades ? 1 + 6 * std::exp(-behind / 20) : 3);
+        });
     INFO(found.verdict.sentence);
     CHECK(found.verdict.cause == (fades ? "layout" : "rounding"));
   }

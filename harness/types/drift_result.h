@@ -57,6 +57,9 @@ struct DriftTest {
   double effect = 0, effect_bound = 0, p = 1, p_bound = 0, explained = 0;
   std::uint64_t clusters = 0;
   std::string detail;  // why it did not run, or what it found
+  // It found what it looks for in a shape that no fault leaves: blames nothing, but explains what it
+  // explains.
+  bool harmless = false;
 };
 
 struct DriftVerdict {
