@@ -95,6 +95,20 @@ TEST_CASE("a small step at a cut that does not fade is no layout mismatch and no
   }
 }
 
+TEST_CASE("steps at two places that stay are no growth with position, a rise between them is") {
+  for (const bool rises : {false, true}) {
+    const DriftResult found = judge_noise(
+        Generator(9, "steps"), 180, 60, [](std::int64_t length) { return length; },
+        [rises](std::int64_t length, std::int64_t t) {
+          const double share = static_cast<double>(t) / static_cast<double>(length);
+          if (rises) return 0.01 * (1 + 4 * share);
+          return 0.01 * (share < 0.28 ? 1 : share < 0.53 ? 2 : 3);
+        });
+    INFO(found.verdict.sentence);
+    CHECK(found.verdict.cause == (rises ? "precision growing with position" : "rounding"));
+  }
+}
+
 TEST_CASE("no fault is claimed on synthetic benign noise") {
   constexpr std::uint64_t kEach = 15;
   std::size_t all = 0, claimed = 0;
