@@ -49,9 +49,8 @@ std::string average(const DriftMetrics& metrics) {
          " tokens";
 }
 
-// What explains most of where |d| is large; nothing where that is harmless: a small step for good would pass
-// for growth.
-const DriftTest* place_of(const std::vector<DriftTest>& tests) {
+// What explains most of where |d| is large, be it harmless: a small step for good would pass for growth.
+const DriftTest* most_explaining(const std::vector<DriftTest>& tests) {
   const DriftTest* best = nullptr;
   for (const DriftTest& test : tests) {
     const bool place = test.name.rfind("edges of ", 0) == 0 || test.name == "document start" ||
@@ -59,7 +58,7 @@ const DriftTest* place_of(const std::vector<DriftTest>& tests) {
                        test.name == "growth with position";
     if (place && (test.fired || test.harmless) && (!best || test.explained > best->explained)) best = &test;
   }
-  return best && best->fired ? best : nullptr;
+  return best;
 }
 
 DriftVerdict blame_place(const DriftTest& test, const DriftMetrics& metrics) {
@@ -127,7 +126,8 @@ DriftVerdict blame_checks(const std::vector<DriftCheck>& checks) {
 }
 
 // Nothing fired: how much of what could fire was there to be seen.
-DriftVerdict rounding(const DriftMetrics& metrics, const std::vector<DriftTest>& tests) {
+DriftVerdict rounding(const DriftMetrics& metrics, const std::vector<DriftTest>& tests,
+                      const DriftTest* harmless) {
   DriftVerdict verdict;
   verdict.cause = "rounding";
   std::size_t ran = 0;
@@ -147,6 +147,7 @@ DriftVerdict rounding(const DriftMetrics& metrics, const std::vector<DriftTest>&
                                "docs/drift-bands.md).";
   verdict.evidence.push_back(std::to_string(ran) + " of " + std::to_string(tests.size()) +
                              " tests of structure ran, none fired");
+  if (harmless) verdict.evidence.push_back(evidence_of(*harmless));
   if (!blind.empty()) verdict.evidence.push_back("could not be tested: " + blind);
   verdict.next = "dump one side twice with other batches: that is your noise";
   return verdict;
@@ -182,7 +183,8 @@ DriftVerdict decide(const std::vector<DriftCheck>& checks, const DriftMetrics& m
     return blame(
         "routing", *test, "Routing: " + test->detail + ".",
         "replay the rollout's experts in the trainer: |d| must fall to the level of the other tokens");
-  if (const DriftTest* test = place_of(tests)) return blame_place(*test, metrics);
+  const DriftTest* place = most_explaining(tests);
+  if (place && place->fired) return blame_place(*place, metrics);
   if (const auto* test = fired(tests, "same token, same sign"))
     return blame("stale weights", *test,
                  "Stale or other weights: differences of a token id agree in sign across samples, as "
@@ -202,7 +204,7 @@ DriftVerdict decide(const std::vector<DriftCheck>& checks, const DriftMetrics& m
                                                         : "one side is higher nearly everywhere") +
                        " and fit no known cause; " + average(metrics) + ".",
                    "dump routes, masks and the whole sequence's logprobs of both sides", 0.9);
-  return rounding(metrics, tests);
+  return rounding(metrics, tests, place);
 }
 
 }  // namespace meshparity::drift
