@@ -161,13 +161,38 @@ void make_temperature(PairRun& run, RunPair& pair) {
 void make_stale(PairRun& run, RunPair& pair) {
   // A small step is below the rounding of bfloat16: nobody can see it there.
   const auto policies = narrow_policies(run);
-  run.draw_tokens(100, 1, 120, 180);
-  const double lr = run.one_of(std::vector<double>{3e-4, 1e-3});
+  run.draw_tokens(250, 1, 120, 180);
+  const double lr = run.one_of(std::vector<double>{1e-6, 1e-5, 1e-4});
   const auto newer = run.stepped(lr);
   pair.cause = "stale weights", pair.made_of = "one step of " + std::to_string(lr) + ", " + words(policies);
   // The rollout drew with the weights it has; the trainer has taken a step since.
   const Logprobs train = run.sampler(Mesh{}, policies.first, "", &newer);
   finish(run, pair, train, run.sampler(Mesh{}, policies.second, ""));
+}
+
+// A sampler that reports the logprobs of the set that top-p kept, and a trainer that knows no top-p.
+void make_top_p(PairRun& run, RunPair& pair) {
+  auto policies = drawn_policies(run);
+  run.sharpen();
+  run.rollout().top_p = run.one_of(std::vector<double>{0.6, 0.7, 0.8, 0.9, 0.95});
+  run.draw_tokens(24, 1, 100, 160);
+  pair.cause = "top-p";
+  pair.made_of = "top-p " + std::to_string(run.rollout().top_p) + ", " + words(policies);
+  finish(run, pair, run.train(policies.first), run.sample(Mesh{}, policies.second, "").within_top);
+}
+
+// A sampler that was to take the trainer's experts: it takes its own, or those of the token before. The
+// trainer's are the reference's: under exact arithmetic and float32 there are no others.
+void make_routing(PairRun& run, RunPair& pair) {
+  const auto policies = narrow_policies(run);
+  run.spec().model = "tiny-moe", run.rollout().replay = true;
+  const std::string fault = run.one_of(std::vector<std::string>{"router-mismatch-baseline", "r3-misaligned"});
+  run.draw_tokens(64, 1, 90, 140);
+  pair.cause = "routing", pair.made_of = fault + ", " + words(policies);
+  const Logprobs train = run.train(policies.first);
+  const Sampled rolled = run.sample(Mesh{}, policies.second, fault);
+  pair.source = std::make_shared<drift::MemorySource>(
+      pair.kind, run.samples(train, rolled.logprobs, run.routes(), rolled.routes));
 }
 
 void make_shift(PairRun& run, RunPair& pair) {
@@ -216,6 +241,8 @@ const std::vector<PairKind>& pair_kinds() {
                                               {"cache", false, make_cache},
                                               {"precision", false, make_precision},
                                               {"temperature", false, make_temperature},
+                                              {"top-p", false, make_top_p},
+                                              {"routing", false, make_routing},
                                               {"stale-weights", false, make_stale},
                                               {"token-shift", false, make_shift},
                                               {"mask", false, make_mask}};

@@ -19,8 +19,9 @@ TEST_CASE("a pair is a function of its kind and seed") {
   CHECK_THROWS_AS(make_run_pair("nothing", 1), InputError);
 }
 
-TEST_CASE("real runs of a layout mismatch, a temperature, wrong caches, positions and precision are named") {
-  for (const char* kind : {"layout-zigzag", "temperature", "cache", "layout-positions", "precision"}) {
+TEST_CASE("real runs with a fault are named") {
+  for (const char* kind :
+       {"layout-zigzag", "temperature", "top-p", "routing", "cache", "layout-positions", "precision"}) {
     const RunPair pair = make_run_pair(kind, 1300);
     const DriftResult found = drift::analyse(*pair.source, nullptr);
     CAPTURE(kind, pair.made_of, found.verdict.sentence);

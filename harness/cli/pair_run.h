@@ -17,6 +17,19 @@ namespace meshparity::cli {
 
 using Logprobs = std::vector<double>;
 
+// Experts of every token, [N, layers * k], token after token; empty of a dense model.
+struct Routes {
+  std::vector<std::int64_t> experts;
+  std::int64_t width = 0;
+};
+
+// What a sampler reports.
+struct Sampled {
+  Logprobs logprobs;    // [N], with temperature
+  Logprobs within_top;  // [N], of the set that top-p kept; empty with top_p 1
+  Routes routes;
+};
+
 // Draws, spec and weights first, then draw_tokens(), then the sides.
 class PairRun {
  public:
@@ -33,6 +46,8 @@ class PairRun {
   // Decays so slow that the delta rule's state remembers some 50 to 400 tokens; the generated weights forget
   // within some ten.
   void remember() { remembers_ = true; }
+  // Logits four times as far apart: a model that is often certain, as a trained one is.
+  void sharpen() { sharp_ = true; }
   // All documents shall begin with the same so many tokens.
   void share_prefix(std::int64_t tokens) { shared_ = tokens; }
 
@@ -42,24 +57,32 @@ class PairRun {
 
   // Logprobs [N] of training on spec().mesh, with spec().fault.
   Logprobs train(const PrecisionPolicy& policy) const;
-  // Logprobs [N] that the sampler on `mesh` reports; `fault` of rollout or empty. `weights`: other ones than
-  // the model's.
+  // What the sampler on `mesh` reports; `fault` of rollout or empty. `weights`: other ones than the model's.
+  Sampled sample(const Mesh& mesh, const PrecisionPolicy& policy, const std::string& fault,
+                 const reference::TensorMap* weights = nullptr) const;
   Logprobs sampler(const Mesh& mesh, const PrecisionPolicy& policy, const std::string& fault,
-                   const reference::TensorMap* weights = nullptr) const;
+                   const reference::TensorMap* weights = nullptr) const {
+    return sample(mesh, policy, fault, weights).logprobs;
+  }
+  // The experts that the model chooses in exact arithmetic.
+  Routes routes() const;
   // The model's weights after an optimizer step of this learning rate on other tokens.
   reference::TensorMap stepped(double lr) const;
   // The two sides as a dump holds them: of every document the tokens behind the first, the prompt's masked.
-  std::vector<LogprobSample> samples(const Logprobs& train, const Logprobs& rollout) const;
+  std::vector<LogprobSample> samples(const Logprobs& train, const Logprobs& rollout,
+                                     const Routes& train_routes = {},
+                                     const Routes& rollout_routes = {}) const;
 
  private:
   impl::RankInputs inputs_of() const;
+  reference::TensorMap chosen_experts() const;  // "layers.<i>" [N, k] int64
   impl::Seams seams_under(const PrecisionPolicy& policy, const std::string& fault) const;
 
   Generator random_;
   std::uint64_t draws_ = 0;
   CaseSpec spec_;
   RolloutSpec rollout_;
-  bool remembers_ = false;
+  bool remembers_ = false, sharp_ = false;
   std::int64_t shared_ = 0;
   std::shared_ptr<const Scenario> scenario_;
   reference::TensorMap weights_;

@@ -21,6 +21,16 @@ std::uint64_t gram_hash(const std::int64_t* ids) {
   return hash;
 }
 
+// Share of the experts that the other side did not choose at their place or a neighbouring one: two that are
+// nearly as probable change places without any harm.
+float share_rerouted(const std::int64_t* train, const std::int64_t* rollout, std::size_t width) {
+  std::size_t other = 0;
+  for (std::size_t i = 0; i < width; ++i)
+    other += train[i] != rollout[i] && (i == 0 || train[i] != rollout[i - 1]) &&
+             (i + 1 == width || train[i] != rollout[i + 1]);
+  return static_cast<float>(other) / static_cast<float>(width);
+}
+
 // What a shift by `offset` (slot i of train is slot i + offset of rollout) makes equal.
 struct Overlap {
   std::size_t begin = 0, end = 0, equal = 0;
@@ -154,9 +164,7 @@ Pair align(const std::string& name, const LogprobSide& train, const LogprobSide&
     if (!names.empty()) pair.ids.push_back(names[&names == &train.ids ? i : j]);
     if (routes) {
       const auto width = static_cast<std::size_t>(train.route_width);
-      pair.rerouted.push_back(!std::equal(train.routes.begin() + static_cast<std::ptrdiff_t>(i * width),
-                                          train.routes.begin() + static_cast<std::ptrdiff_t>((i + 1) * width),
-                                          rollout.routes.begin() + static_cast<std::ptrdiff_t>(j * width)));
+      pair.rerouted.push_back(share_rerouted(&train.routes[i * width], &rollout.routes[j * width], width));
     }
   }
   return pair;

@@ -83,7 +83,7 @@ std::vector<std::pair<std::string, std::vector<DriftBin>>> tables_of(const KeptT
   if (kept.has_routes)
     tables.emplace_back(
         "routing", table_by(kept, {"same experts", "other experts"},
-                            [](const Token& t, const KeptSample&) -> std::size_t { return t.rerouted; }));
+                            [](const Token& t, const KeptSample&) -> std::size_t { return t.rerouted > 0; }));
   return tables;
 }
 
@@ -124,8 +124,8 @@ std::vector<DriftCheck> checks_of(const PairingCounts& c, const DriftMetrics& me
 }
 
 std::vector<DriftTest> run_tests(const KeptTokens& kept) {
-  std::vector<DriftTest> tests = {test_shift(kept), test_top_p(kept), test_fill(kept), test_temperature(kept),
-                                  test_routing(kept)};
+  std::vector<DriftTest> tests = {test_shift(kept),       test_top_p(kept),   test_fill(kept),
+                                  test_temperature(kept), test_experts(kept), test_routing(kept)};
   for (DriftTest& test : test_edges(kept)) tests.push_back(std::move(test));
   for (auto* test : {test_start, test_prompt_edge, test_chunk, test_growth, test_same_token, test_same_sample,
                      test_one_sided, test_size})

@@ -18,7 +18,8 @@ struct Pair {
   std::vector<double> train, rollout;   // finite
   std::vector<std::int64_t> ids;        // empty where no side has them
   std::vector<std::int64_t> positions;  // index of the token in its document
-  std::vector<std::uint8_t> rerouted;   // 1 where the two sides chose other experts; empty without routes
+  std::vector<float> rerouted;          // share of the experts that the two sides chose otherwise; empty
+                                        // without routes
   std::int64_t document_tokens = 0, document_in_row = -1, row_first = 0, row_tokens = 0;
 };
 

@@ -26,7 +26,8 @@ DriftTest test_one_sided(const KeptTokens& kept);
 DriftTest test_size(const KeptTokens& kept);
 DriftTest test_same_token(const KeptTokens& kept);
 DriftTest test_same_sample(const KeptTokens& kept);
-DriftTest test_routing(const KeptTokens& kept);
+DriftTest test_experts(const KeptTokens& kept);  // how many were chosen otherwise
+DriftTest test_routing(const KeptTokens& kept);  // whether |d| is large where they were
 
 // Where |d| is large: candidate cuts of context parallelism, document starts, prompt ends, chunks, growth.
 std::vector<DriftTest> test_edges(const KeptTokens& kept);

@@ -42,7 +42,7 @@ void KeptTokens::add(const Pair& pair) {
     token.position = static_cast<std::int32_t>(std::clamp<std::int64_t>(pair.positions[i], 0, 1 << 30));
     if (!pair.ids.empty())
       token.id = static_cast<std::uint32_t>(mix64(static_cast<std::uint64_t>(pair.ids[i])) | 1);
-    if (!pair.rerouted.empty()) token.rerouted = pair.rerouted[i];
+    if (!pair.rerouted.empty()) token.rerouted = static_cast<std::uint8_t>(std::ceil(255 * pair.rerouted[i]));
     tokens.push_back(token);
   }
   sample.end = tokens.size();

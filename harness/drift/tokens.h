@@ -18,7 +18,7 @@ struct Token {
   float signed_rank = 0;      // of d, likewise
   std::uint32_t id = 0;       // hash of the token id, 0 = unknown
   std::int32_t position = 0;  // in its document
-  std::uint8_t rerouted = 0;
+  std::uint8_t rerouted = 0;  // share of the experts chosen otherwise, in 255ths, rounded up
 };
 
 struct KeptSample {

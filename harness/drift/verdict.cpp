@@ -3,19 +3,13 @@
 // are not noise.
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 #include "harness/drift/drift.h"
 #include "harness/drift/tests.h"
+#include "harness/drift/text.h"
 
 namespace meshparity::drift {
 namespace {
-
-std::string text(const char* format, double value) {
-  char out[64];
-  std::snprintf(out, sizeof out, format, value);
-  return out;
-}
 
 const DriftTest* fired(const std::vector<DriftTest>& tests, const std::string& name) {
   for (const DriftTest& test : tests)
@@ -174,6 +168,11 @@ DriftVerdict decide(const std::vector<DriftCheck>& checks, const DriftMetrics& m
     return blame("token shift", *test,
                  "Token shift: " + test->detail + "; " + average(metrics) + " as they stand.",
                  "drop or repeat one slot of one side and judge again");
+  if (const auto* test = fired(tests, "experts"))
+    return blame(
+        "routing", *test,
+        "Routing: " + test->detail + ": one side takes the experts of other tokens or of another router.",
+        "compare both sides' experts token by token: a constant shift is a replay out of step");
   if (const auto* test = fired(tests, "temperature"))
     return blame(
         "temperature", *test,

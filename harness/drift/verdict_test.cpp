@@ -109,6 +109,50 @@ TEST_CASE("steps at two places that stay are no growth with position, a rise bet
   }
 }
 
+// The same arithmetic on both sides up to where one of them adds up in another order.
+TEST_CASE("tokens that are equal up to a cut and rounded otherwise behind it are no layout mismatch") {
+  for (const bool fades : {false, true}) {
+    const DriftResult found = judge_noise(
+        Generator(10, "equal"), 180, 60, [](std::int64_t length) { return length; },
+        [fades](std::int64_t length, std::int64_t t) {
+          const double behind = static_cast<double>(t - length / 2);
+          return behind < 0 ? 0 : 0.02 * (fades ? 1 + 6 * std::exp(-behind / 20) : 1);
+        });
+    INFO(found.verdict.sentence);
+    CHECK(found.verdict.cause == (fades ? "layout" : "rounding"));
+    if (!fades) CHECK(found.verdict.evidence.at(1).find("equal bit for bit") != std::string::npos);
+  }
+}
+
+TEST_CASE("experts that change places are the same, those of another token are not") {
+  for (const bool shifted : {false, true}) {
+    const Generator draw(11, "experts");
+    std::vector<LogprobSample> samples;
+    std::uint64_t at = 0;
+    for (int n = 0; n < 20; ++n) {
+      LogprobSample sample;
+      sample.name = "sample " + std::to_string(n);
+      for (auto* side : {&sample.train, &sample.rollout}) side->route_width = 4;
+      for (int t = 0; t < 100; ++t) {
+        const double logprob = -0.1 - 5 * draw.uniform(at++);
+        sample.train.logprobs.push_back(logprob);
+        sample.rollout.logprobs.push_back(logprob - 0.01 * draw.normal(at++));
+        const std::int64_t first = draw.below(at++, 60);
+        for (const std::int64_t expert : {0, 1, 2, 3}) sample.train.routes.push_back(first + expert);
+        for (const std::int64_t expert : {1, 0, 3, 2}) sample.rollout.routes.push_back(first + expert);
+      }
+      auto& routes = sample.rollout.routes;
+      if (shifted) std::rotate(routes.begin(), routes.begin() + 4, routes.end());
+      for (auto* side : {&sample.train, &sample.rollout}) side->mask.assign(100, 1);
+      samples.push_back(std::move(sample));
+    }
+    const DriftResult found =
+        analyse(*std::make_shared<MemorySource>("experts", std::move(samples)), nullptr);
+    INFO(found.verdict.sentence);
+    CHECK(found.verdict.cause == (shifted ? "routing" : "rounding"));
+  }
+}
+
 TEST_CASE("no fault is claimed on synthetic benign noise") {
   constexpr std::uint64_t kEach = 15;
   std::size_t all = 0, claimed = 0;
