@@ -57,6 +57,22 @@ TEST_CASE("a planted fault is FAIL, exit 1, with a line that re-runs it") {
   CHECK(run.out.find("rerun") != std::string::npos);
 }
 
+TEST_CASE("batches whose attention over the ring is split by documents pass, and a fault in it is red") {
+  std::string batch = "tokens:700";
+  for (int row = 0; row < 36; ++row) batch += "/90+1";
+  std::vector<std::string> run = {"run",     "--model", "shape:layers=ga", "--batch", batch,
+                                  "--steps", "0",       "--mesh",          "ring2"};
+  for (const char* attn : {"ring", "gather"}) {
+    auto words = run;
+    words.insert(words.end(), {"--attn", attn});
+    const Finished found = meshparity(words);
+    INFO(found.out << found.err);
+    CHECK(found.code == 0);
+  }
+  run.insert(run.end(), {"--fault", "ring-bwd-local-lse"});
+  CHECK(meshparity(run).code == 1);
+}
+
 TEST_CASE("what a golden lacks is judged against the live reference, and the report says so") {
   const ScratchFolder folder;
   const std::string json = folder.file("run.json");

@@ -35,7 +35,7 @@ at::Tensor attend_over_context(const BlockContext& context, const at::Tensor& q,
     o = ring_attention(*cp.collectives, *cp.ring, context.primitives.ring, oq, ok, ov, t.ring, d,
                        site + ".ring");
   else
-    o = gathered_attention(*cp.collectives, *cp.ring, oq, ok, ov, t.ring_sizes, t.gather_bias, d,
+    o = gathered_attention(*cp.collectives, *cp.ring, oq, ok, ov, t.ring_sizes, t.gather_blocks, d,
                            site + ".gather");
   if (ulysses > 1) o = gather_columns(*cp.collectives, *cp.uly, o, t.attention_tokens, site + ".ulysses_out");
   if (t.from_ring_order) o = relayout(*cp.collectives, *cp.cp, o, *t.from_ring_order, site + ".relayout_out");

@@ -76,7 +76,7 @@ ContextTables make_context_tables(const ContextStream& stream, const std::vector
       t.ring_sizes.push_back(static_cast<std::int64_t>(list.size()));
       keys.insert(keys.end(), list.begin(), list.end());
     }
-    t.gather_bias = causal_bias(joined, keys, document_of, masks);
+    t.gather_blocks = causal_blocks(joined, keys, document_of, masks);
   }
 
   // The delta rule.

@@ -24,8 +24,8 @@ struct ContextTables {
   TokenExchange attention_tokens;  // over uly
   RingTables ring;                 // attn = ring
   std::vector<std::int64_t> ring_sizes;
-  at::Tensor gather_bias;     // attn = gather: [tokens of this ring index, all tokens]; undefined: all seen
-  PackedTokens whole_stream;  // ring = 1; and the delta rule by heads and gather
+  std::vector<RingBlock> gather_blocks;  // attn = gather: this ring index's queries, all tokens' keys
+  PackedTokens whole_stream;             // ring = 1; and the delta rule by heads and gather
 
   // Around the delta rule. Contiguous order, where the residual stream has another and states are passed.
   std::optional<Relayout> to_contiguous, from_contiguous;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <unordered_map>
 
 #include "harness/types/cut.h"
 #include "impl/parallel/index_tensor.h"
@@ -52,8 +53,28 @@ std::vector<bool> front_of(const ContextStream& stream, ContextOrder order, Cont
   return front;
 }
 
-PartialAttention some(const PartialAttention& x, const RingStep& step) {
-  return {some(x.o, step.all_queries, step.queries), some(x.lse, step.all_queries, step.queries)};
+PartialAttention some(const PartialAttention& x, const RingBlock& block) {
+  return {some(x.o, block.all_queries, block.queries), some(x.lse, block.all_queries, block.queries)};
+}
+
+// Places in `list` by document, in the order in which documents first appear.
+struct DocumentPlaces {
+  std::vector<std::int64_t> documents;
+  std::unordered_map<std::int64_t, std::vector<std::int64_t>> places;
+
+  DocumentPlaces(const Tokens& list, const std::vector<std::int64_t>& document_of) {
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      auto& of_document = places[document_of[list[i]]];
+      if (of_document.empty()) documents.push_back(document_of[list[i]]);
+      of_document.push_back(static_cast<std::int64_t>(i));
+    }
+  }
+};
+
+Tokens chosen(const Tokens& list, const std::vector<std::int64_t>& places) {
+  Tokens tokens;
+  for (const std::int64_t place : places) tokens.push_back(list[place]);
+  return tokens;
 }
 
 // Visits every source's keys and values in the order of the steps; `use(step, kv)` sees [keys, 2*Hkv*d + x]
@@ -89,6 +110,41 @@ at::Tensor causal_bias(const Tokens& queries, const Tokens& keys,
       .to(options.device());
 }
 
+std::vector<RingBlock> causal_blocks(const Tokens& queries, const Tokens& keys,
+                                     const std::vector<std::int64_t>& document_of,
+                                     at::TensorOptions options) {
+  constexpr std::size_t kFewPairs = 1 << 20, kBlockQueries = 512;
+  if (queries.empty() || keys.empty()) return {};
+  RingBlock all;
+  if (queries.size() * keys.size() <= kFewPairs) {
+    all.bias = causal_bias(queries, keys, document_of, options);
+    return {all};
+  }
+  const DocumentPlaces of_queries(queries, document_of), of_keys(keys, document_of);
+  std::vector<RingBlock> blocks;
+  std::vector<std::int64_t> query_places, key_places;
+  const auto close = [&] {
+    if (!query_places.empty() && !key_places.empty()) {
+      RingBlock block;
+      block.all_queries = block.all_keys = false;
+      block.queries = index_tensor(query_places, options.device());
+      block.keys = index_tensor(key_places, options.device());
+      block.bias = causal_bias(chosen(queries, query_places), chosen(keys, key_places), document_of, options);
+      blocks.push_back(std::move(block));
+    }
+    query_places.clear(), key_places.clear();
+  };
+  for (const std::int64_t document : of_queries.documents) {
+    const auto& own = of_queries.places.at(document);
+    query_places.insert(query_places.end(), own.begin(), own.end());
+    if (const auto found = of_keys.places.find(document); found != of_keys.places.end())
+      key_places.insert(key_places.end(), found->second.begin(), found->second.end());
+    if (query_places.size() >= kBlockQueries) close();
+  }
+  close();
+  return blocks;
+}
+
 RingTables make_ring_tables(const ContextStream& stream, ContextOrder order, ContextSize size, int ring_index,
                             const std::vector<std::int64_t>& document_of, at::TensorOptions options) {
   RingTables tables;
@@ -99,31 +155,35 @@ RingTables make_ring_tables(const ContextStream& stream, ContextOrder order, Con
     tables.sizes.push_back(static_cast<std::int64_t>(lists.back().size()));
   }
   const Tokens& own = lists[ring_index];
-  const std::vector<bool> own_front = front_of(stream, order, size, ring_index);
+  // The places of a ring index's front chunks, or of its back chunks.
+  const auto places = [&](int r, bool front) {
+    const std::vector<bool> is_front = front_of(stream, order, size, r);
+    std::vector<std::int64_t> picked;
+    for (std::size_t j = 0; j < is_front.size(); ++j)
+      if (is_front[j] == front) picked.push_back(static_cast<std::int64_t>(j));
+    return picked;
+  };
+  // From places among the picked to places in the whole list.
+  const auto place = [&](const std::vector<std::int64_t>& picked, bool& all, at::Tensor& chosen_places) {
+    const at::Tensor whole = index_tensor(picked, options.device());
+    chosen_places = all ? whole : whole.index_select(0, chosen_places);
+    all = false;
+  };
   for (int i = 0; i < size.ring; ++i) {
     RingStep step;
     step.source = (ring_index - i + size.ring) % size.ring;
-    Tokens queries = own, keys = lists[step.source];
-    if (step.source < ring_index) {
-      const std::vector<bool> front = front_of(stream, order, size, step.source);
-      std::vector<std::int64_t> picked;
-      for (std::size_t j = 0; j < front.size(); ++j)
-        if (front[j]) picked.push_back(static_cast<std::int64_t>(j));
-      Tokens chosen;
-      for (const std::int64_t j : picked) chosen.push_back(keys[j]);
-      keys = chosen, step.all_keys = false;
-      step.keys = index_tensor(picked, options.device());
-    } else if (step.source > ring_index) {
-      std::vector<std::int64_t> picked;
-      for (std::size_t j = 0; j < own_front.size(); ++j)
-        if (!own_front[j]) picked.push_back(static_cast<std::int64_t>(j));
-      Tokens chosen;
-      for (const std::int64_t j : picked) chosen.push_back(queries[j]);
-      queries = chosen, step.all_queries = false;
-      step.queries = index_tensor(picked, options.device());
+    const Tokens& theirs = lists[step.source];
+    if (step.source == ring_index) {
+      step.blocks = causal_blocks(own, theirs, document_of, options);
+    } else if (step.source < ring_index) {
+      const auto picked = places(step.source, true);
+      step.blocks = causal_blocks(own, chosen(theirs, picked), document_of, options);
+      for (RingBlock& block : step.blocks) place(picked, block.all_keys, block.keys);
+    } else {
+      const auto picked = places(ring_index, false);
+      step.blocks = causal_blocks(chosen(own, picked), theirs, document_of, options);
+      for (RingBlock& block : step.blocks) place(picked, block.all_queries, block.queries);
     }
-    step.empty = queries.empty() || keys.empty();
-    if (!step.empty) step.bias = causal_bias(queries, keys, document_of, options);
     tables.steps.push_back(std::move(step));
   }
   return tables;
@@ -138,29 +198,34 @@ at::Tensor ring_attention(Collectives& collectives, const Group& ring, const Rin
   const Group* const g = &ring;
   at::Tensor scaled, y;
   PartialAttention whole;
-  // Columns [part] of what travels, by head, of the keys that meet the step's queries.
-  const auto keys_of = [=](const RingStep& step, const at::Tensor& moving, std::int64_t part) {
-    return some(by_head(moving.slice(1, part * width, (part + 1) * width), kv_heads, d), step.all_keys,
-                step.keys);
+  // Columns [part] of what travels, by head, of the keys that meet the block's queries.
+  const auto keys_of = [=](const RingBlock& block, const at::Tensor& moving, std::int64_t part) {
+    return some(by_head(moving.slice(1, part * width, (part + 1) * width), kv_heads, d), block.all_keys,
+                block.keys);
   };
   {
     const BelowAutograd guard;
     scaled = by_head(q, kv_heads, d).mul_(scale);
-    around(
-        collectives, ring, at::cat({k, v}, 1), tables, site, [&](const RingStep& step, const at::Tensor& kv) {
-          if (step.empty) return at::Tensor();
-          const PartialAttention part = kernels.part(some(scaled, step.all_queries, step.queries),
-                                                     keys_of(step, kv, 0), keys_of(step, kv, 1), step.bias);
-          // Own keys come first, and every query sees itself.
-          const PartialAttention merged = whole.o.defined() ? kernels.merge(some(whole, step), part) : part;
-          if (step.all_queries) {
-            whole = merged;
-          } else {
-            whole.o.index_copy_(2, step.queries, merged.o);
-            whole.lse.index_copy_(2, step.queries, merged.lse);
-          }
-          return at::Tensor();
-        });
+    around(collectives, ring, at::cat({k, v}, 1), tables, site,
+           [&](const RingStep& step, const at::Tensor& kv) {
+             for (const RingBlock& block : step.blocks) {
+               const PartialAttention part =
+                   kernels.part(some(scaled, block.all_queries, block.queries), keys_of(block, kv, 0),
+                                keys_of(block, kv, 1), block.bias);
+               // Own keys come first, and every query sees itself.
+               const PartialAttention merged =
+                   step.source == tables.rank ? part : kernels.merge(some(whole, block), part);
+               if (block.all_queries) {
+                 whole = merged;
+                 continue;
+               }
+               if (!whole.o.defined())
+                 whole = {at::zeros_like(scaled), scaled.new_zeros(scaled.sizes().slice(0, 3))};
+               whole.o.index_copy_(2, block.queries, merged.o);
+               whole.lse.index_copy_(2, block.queries, merged.lse);
+             }
+             return at::Tensor();
+           });
     if (!whole.o.defined()) whole = {at::zeros_like(scaled), scaled.new_zeros(scaled.sizes().slice(0, 3))};
     y = by_token(whole.o);
   }
@@ -171,22 +236,24 @@ at::Tensor ring_attention(Collectives& collectives, const Group& ring, const Rin
     const at::Tensor own = at::cat({k, v, at::zeros_like(k), at::zeros_like(v)}, 1);
     const at::Tensor visited =
         around(*c, *g, own, *t, site + ":backward", [&](const RingStep& step, const at::Tensor& moving) {
-          if (step.empty) return at::Tensor();
-          const Tensors d_part =
-              kernels.part_backward(some(scaled, step.all_queries, step.queries), keys_of(step, moving, 0),
-                                    keys_of(step, moving, 1), step.bias, some(whole, step),
-                                    some(dout, step.all_queries, step.queries));
-          if (step.all_queries)
-            dq.add_(d_part[0]);
-          else
-            dq.index_add_(2, step.queries, d_part[0]);
-          const at::Tensor add = at::cat({by_token(d_part[1]), by_token(d_part[2])}, 1);
+          if (step.blocks.empty()) return at::Tensor();
           at::Tensor out = moving.clone();
           at::Tensor sums = out.slice(1, 2 * width);
-          if (step.all_keys)
-            sums.add_(add);
-          else
-            sums.index_add_(0, step.keys, add);
+          for (const RingBlock& block : step.blocks) {
+            const Tensors d_part =
+                kernels.part_backward(some(scaled, block.all_queries, block.queries),
+                                      keys_of(block, moving, 0), keys_of(block, moving, 1), block.bias,
+                                      some(whole, block), some(dout, block.all_queries, block.queries));
+            if (block.all_queries)
+              dq.add_(d_part[0]);
+            else
+              dq.index_add_(2, block.queries, d_part[0]);
+            const at::Tensor add = at::cat({by_token(d_part[1]), by_token(d_part[2])}, 1);
+            if (block.all_keys)
+              sums.add_(add);
+            else
+              sums.index_add_(0, block.keys, add);
+          }
           return out;
         });
     // The gradients go home; their owner has the keys and values.
@@ -198,34 +265,55 @@ at::Tensor ring_attention(Collectives& collectives, const Group& ring, const Rin
 
 at::Tensor gathered_attention(Collectives& collectives, const Group& ring, const at::Tensor& q,
                               const at::Tensor& k, const at::Tensor& v,
-                              const std::vector<std::int64_t>& sizes, const at::Tensor& bias,
+                              const std::vector<std::int64_t>& sizes, const std::vector<RingBlock>& blocks,
                               std::int64_t head_dim, const Site& site) {
   const std::int64_t d = head_dim, kv_heads = k.size(1) / d, width = kv_heads * d;
   const double scale = 1.0 / std::sqrt(static_cast<double>(d));
   const at::Tensor kv = gather_from(collectives, ring, at::cat({k, v}, 1), sizes, 0, site);
-  const std::int64_t n = q.size(0);
-  at::Tensor qh, kh, vh, p, y;
+  at::Tensor qh, kh, vh, y;
+  Tensors probabilities;  // of every block
   {
     const BelowAutograd guard;
     qh = by_head(q, kv_heads, d).mul_(scale);
     kh = by_head(kv.slice(1, 0, width), kv_heads, d), vh = by_head(kv.slice(1, width), kv_heads, d);
-    if (n == 0) {
-      y = at::zeros_like(q);
-    } else {
-      at::Tensor scores = at::matmul(qh, kh.transpose(2, 3));
-      if (bias.defined()) scores.add_(bias);
-      p = at::softmax(scores, 3);
-      y = by_token(at::matmul(p, vh));
+    at::Tensor out = at::zeros_like(qh);
+    for (const RingBlock& block : blocks) {
+      at::Tensor scores = at::matmul(some(qh, block.all_queries, block.queries),
+                                     some(kh, block.all_keys, block.keys).transpose(2, 3));
+      if (block.bias.defined()) scores.add_(block.bias);
+      probabilities.push_back(at::softmax(scores, 3));
+      const at::Tensor part = at::matmul(probabilities.back(), some(vh, block.all_keys, block.keys));
+      if (block.all_queries)
+        out = part;
+      else
+        out.index_copy_(2, block.queries, part);
     }
+    y = by_token(out);
   }
+  const std::vector<RingBlock>* const parts = &blocks;
   return attach("gathered_attention", {q, kv}, {y}, [=](const Tensors& grads) {
-    if (n == 0) return Tensors{at::zeros_like(q), at::zeros_like(kv)};
     const at::Tensor dout = by_head(grads[0].contiguous(), kv_heads, d);
-    const at::Tensor ds =
-        at::_softmax_backward_data(at::matmul(dout, vh.transpose(2, 3)), p, 3, p.scalar_type());
-    const at::Tensor dk = by_token(at::matmul(ds.transpose(2, 3), qh).sum(1, true));
-    const at::Tensor dv = by_token(at::matmul(p.transpose(2, 3), dout).sum(1, true));
-    return Tensors{by_token(at::matmul(ds, kh).mul_(scale)), at::cat({dk, dv}, 1)};
+    at::Tensor dq = at::zeros_like(qh), dk = at::zeros_like(kh), dv = at::zeros_like(vh);
+    for (std::size_t i = 0; i < parts->size(); ++i) {
+      const RingBlock& block = (*parts)[i];
+      const at::Tensor& p = probabilities[i];
+      const at::Tensor db = some(dout, block.all_queries, block.queries),
+                       kb = some(kh, block.all_keys, block.keys), vb = some(vh, block.all_keys, block.keys);
+      const at::Tensor ds =
+          at::_softmax_backward_data(at::matmul(db, vb.transpose(2, 3)), p, 3, p.scalar_type());
+      const auto add = [](at::Tensor& sum, bool all, const at::Tensor& places, const at::Tensor& part) {
+        if (all)
+          sum.add_(part);
+        else
+          sum.index_add_(2, places, part);
+      };
+      add(dq, block.all_queries, block.queries, at::matmul(ds, kb));
+      // Summed over the query heads of a key-value head.
+      add(dk, block.all_keys, block.keys,
+          at::matmul(ds.transpose(2, 3), some(qh, block.all_queries, block.queries)).sum(1, true));
+      add(dv, block.all_keys, block.keys, at::matmul(p.transpose(2, 3), db).sum(1, true));
+    }
+    return Tensors{by_token(dq.mul_(scale)), at::cat({by_token(dk), by_token(dv)}, 1)};
   })[0];
 }
 

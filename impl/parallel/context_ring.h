@@ -11,14 +11,18 @@
 
 namespace meshparity::impl {
 
-// What one step computes: which of the own queries meet which of the visiting keys.
-struct RingStep {
-  int source = 0;            // ring index whose keys and values are here
-  bool all_queries = true;   // else `queries` picks them
-  bool all_keys = true;      // else `keys` picks them
+// Queries that meet keys: the tokens of some documents, or all there are where those are few.
+struct RingBlock {
+  bool all_queries = true;   // of the rank's own, else `queries` picks them
+  bool all_keys = true;      // of the source's, else `keys` picks them
   at::Tensor queries, keys;  // int64
   at::Tensor bias;           // [queries, keys]: 0 where seen, else -inf; undefined: all are seen
-  bool empty = false;        // nothing to compute
+};
+
+// What one step computes. No query is in two blocks; one that sees no key of the source may be in none.
+struct RingStep {
+  int source = 0;  // ring index whose keys and values are here
+  std::vector<RingBlock> blocks;
 };
 struct RingTables {
   int rank = 0;
@@ -36,11 +40,17 @@ at::Tensor ring_attention(Collectives& collectives, const Group& ring, const Rin
                           const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                           const RingTables& tables, std::int64_t head_dim, const Site& site);
 
-// Keys and values of all ring indices gathered, then one masked attention. `bias` [own tokens, all tokens].
+// Keys and values of all ring indices gathered, then masked attention. The keys of `blocks` are the gathered
+// ones; every query is in one of them.
 at::Tensor gathered_attention(Collectives& collectives, const Group& ring, const at::Tensor& q,
                               const at::Tensor& k, const at::Tensor& v,
-                              const std::vector<std::int64_t>& sizes, const at::Tensor& bias,
+                              const std::vector<std::int64_t>& sizes, const std::vector<RingBlock>& blocks,
                               std::int64_t head_dim, const Site& site);
+
+// The blocks of these queries and keys. Few pairs of tokens are one block; many are split by documents, since
+// a mask of all pairs of a batch grows with the square of its tokens.
+std::vector<RingBlock> causal_blocks(const Tokens& queries, const Tokens& keys,
+                                     const std::vector<std::int64_t>& document_of, at::TensorOptions options);
 
 // 0 where query token `queries[i]` sees key token `keys[j]` (same document, not after it), else -inf.
 at::Tensor causal_bias(const Tokens& queries, const Tokens& keys,

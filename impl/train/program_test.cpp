@@ -149,7 +149,8 @@ TEST_CASE("changing a token changes no logit before it, and some behind it, on e
   // The probe sees a mask that is gone.
   Seams unmasked;
   unmasked.context = [](ContextEdit& edit) {
-    for (auto& step : edit.tables.ring.steps) step.bias = at::Tensor();
+    for (auto& step : edit.tables.ring.steps)
+      for (auto& block : step.blocks) block.bias = at::Tensor();
   };
   CHECK(leak_of("ring3", "state", "ring", "contiguous", unmasked) > 1e-3);
 }
