@@ -135,8 +135,8 @@ DriftVerdict rounding(const DriftMetrics& metrics, const std::vector<DriftTest>&
       metrics.equal == metrics.tokens ? 0.97 : (metrics.tokens >= 5000 ? 0.9 : 0.6) * (0.5 + 0.5 * seen);
   verdict.sentence = metrics.equal == metrics.tokens
                          ? "No drift: all " + std::to_string(metrics.tokens) + " logprobs are equal."
-                         : "Rounding: " + average(metrics) +
-                               ", the same everywhere; no fault shows. Whether that is normal for your stack "
+                         : "Rounding: " + average(metrics) + (harmless ? "; " : ", the same everywhere; ") +
+                               "no fault shows. Whether that is normal for your stack "
                                "is unknown without a second run of one side (what others see: "
                                "docs/drift-bands.md).";
   verdict.evidence.push_back(std::to_string(ran) + " of " + std::to_string(tests.size()) +
