@@ -46,8 +46,10 @@ std::string words(const std::pair<PrecisionPolicy, PrecisionPolicy>& policies) {
   return policies.first.name + " against " + policies.second.name;
 }
 
-void finish(PairRun& run, RunPair& pair, const Logprobs& train, const Logprobs& rollout) {
-  pair.source = std::make_shared<drift::MemorySource>(pair.kind, run.samples(train, rollout));
+void finish(PairRun& run, RunPair& pair, const Logprobs& train, const Logprobs& rollout,
+            const Routes& train_routes = {}, const Routes& rollout_routes = {}) {
+  pair.source = std::make_shared<drift::MemorySource>(
+      pair.kind, run.samples(train, rollout, train_routes, rollout_routes));
 }
 
 void make_benign_policies(PairRun& run, RunPair& pair) {
@@ -191,8 +193,7 @@ void make_routing(PairRun& run, RunPair& pair) {
   pair.cause = "routing", pair.made_of = fault + ", " + words(policies);
   const Logprobs train = run.train(policies.first);
   const Sampled rolled = run.sample(Mesh{}, policies.second, fault);
-  pair.source = std::make_shared<drift::MemorySource>(
-      pair.kind, run.samples(train, rolled.logprobs, run.routes(), rolled.routes));
+  finish(run, pair, train, rolled.logprobs, run.routes(), rolled.routes);
 }
 
 void make_shift(PairRun& run, RunPair& pair) {

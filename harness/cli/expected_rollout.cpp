@@ -1,6 +1,7 @@
 #include "harness/cli/expected_rollout.h"
 
 #include "harness/cli/bounds.h"
+#include "harness/cli/reference_routes.h"
 #include "harness/cli/torch_bridge.h"
 #include "harness/types/error.h"
 #include "reference/rollout/rollout.h"
@@ -8,17 +9,6 @@
 
 namespace meshparity::cli {
 namespace {
-
-reference::TensorMap routes_of_training(const Scenario& scenario) {
-  reference::RunOptions options;
-  options.gradients = false, options.routes = true;
-  reference::TensorMap routes;
-  const std::string pass = "routes/pass1/";
-  for (auto& [key, experts] :
-       reference::run(scenario.config, scenario.weights, scenario.batch, scenario.train, options))
-    if (key.rfind(pass, 0) == 0) routes.emplace(key.substr(pass.size()), experts);
-  return routes;
-}
 
 // Replaces what follows from the logits by what follows from the golden's.
 void take_golden(const Scenario& scenario, const CaseSpec& spec, const HostTensor& golden,
@@ -68,7 +58,9 @@ std::shared_ptr<const ExpectedRollout> expected_rollout(const std::shared_ptr<co
   if (const auto found = kept.find(key); found != kept.end()) return found->second;
 
   auto expected = std::make_shared<ExpectedRollout>();
-  if (alone.replay) expected->replayed = routes_of_training(*scenario);
+  if (alone.replay)
+    expected->replayed =
+        chosen_experts(scenario->config, scenario->weights, scenario->batch, scenario->train);
   for (const auto& [name, tensor] :
        reference::rollout(scenario->config, scenario->weights, scenario->batch, alone, expected->replayed))
     expected->tensors.emplace(name, to_host(tensor));

@@ -6,6 +6,7 @@
 #include "harness/cli/judge_case.h"
 #include "harness/cli/judge_rollout.h"
 #include "harness/cli/rank_inputs.h"
+#include "harness/cli/reference_routes.h"
 #include "harness/cli/torch_bridge.h"
 #include "impl/rollout/program.h"
 #include "reference/rollout/generate.h"
@@ -108,7 +109,7 @@ Sampled PairRun::sample(const Mesh& mesh, const PrecisionPolicy& policy, const s
   if (weights) inputs.train.weights = weights;
   reference::TensorMap replayed;
   if (rollout_.replay) {
-    replayed = chosen_experts();
+    replayed = chosen_experts(scenario_->config, weights_, batch_, scenario_->train);
     inputs.routes = &replayed;
   }
   const auto outputs = run_threads(inputs, seams_under(policy, fault));
@@ -122,20 +123,10 @@ Sampled PairRun::sample(const Mesh& mesh, const PrecisionPolicy& policy, const s
   return sampled;
 }
 
-reference::TensorMap PairRun::chosen_experts() const {
-  reference::RunOptions options;
-  options.steps = 0, options.gradients = false, options.routes = true;
-  const std::string pass = "routes/pass1/";
-  reference::TensorMap experts;
-  for (const auto& [key, value] :
-       reference::run(scenario_->config, weights_, batch_, scenario_->train, options))
-    if (key.rfind(pass, 0) == 0) experts.emplace(key.substr(pass.size()), value);
-  return experts;
-}
-
 Routes PairRun::routes() const {
   std::map<std::string, HostTensor> experts;
-  for (const auto& [layer, value] : chosen_experts()) experts.emplace(layer, to_host(value));
+  for (const auto& [layer, value] : chosen_experts(scenario_->config, weights_, batch_, scenario_->train))
+    experts.emplace(layer, to_host(value));
   return routes_of(experts, "");
 }
 

@@ -75,7 +75,6 @@ class PairRun {
 
  private:
   impl::RankInputs inputs_of() const;
-  reference::TensorMap chosen_experts() const;  // "layers.<i>" [N, k] int64
   impl::Seams seams_under(const PrecisionPolicy& policy, const std::string& fault) const;
 
   Generator random_;

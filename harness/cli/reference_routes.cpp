@@ -28,4 +28,15 @@ layout::ExpertRoutes reference_routes(const ModelConfig& config, const reference
   return routes;
 }
 
+reference::TensorMap chosen_experts(const ModelConfig& config, const reference::TensorMap& weights,
+                                    const Batch& batch, const TrainSpec& train) {
+  reference::RunOptions options;
+  options.gradients = false, options.routes = true;
+  reference::TensorMap experts;
+  const std::string pass = "routes/pass1/";
+  for (const auto& [key, value] : reference::run(config, weights, batch, train, options))
+    if (key.rfind(pass, 0) == 0) experts.emplace(key.substr(pass.size()), value);
+  return experts;
+}
+
 }  // namespace meshparity::cli

@@ -15,4 +15,9 @@ layout::ExpertRoutes reference_routes(const ModelConfig& config, const reference
                                       const Batch& batch, const TrainSpec& train, const Mesh& mesh,
                                       const Flags& flags, const std::string& loss, int steps);
 
+// Of one forward over the tokens as they are: "layers.<i>" [N, k] int64; empty of a dense model. What a
+// rollout replays.
+reference::TensorMap chosen_experts(const ModelConfig& config, const reference::TensorMap& weights,
+                                    const Batch& batch, const TrainSpec& train);
+
 }  // namespace meshparity::cli

@@ -3,10 +3,10 @@
 // text count as structure.
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 #include "harness/drift/contrast.h"
 #include "harness/drift/tests.h"
+#include "harness/drift/text.h"
 
 namespace meshparity::drift {
 namespace {
@@ -46,29 +46,6 @@ std::vector<Cut> cuts(bool rows) {
   for (const int cp : {2, 3, 4, 6, 8, 16}) all.push_back({false, rows, cp});
   for (const int cp : {2, 3, 4, 6, 8}) all.push_back({true, rows, cp});
   return all;
-}
-
-// The place at which a sample's sides part, where they are the same before; -1 where they never were.
-std::int64_t parted_at(const KeptTokens& kept, const KeptSample& sample, std::int64_t shift) {
-  constexpr std::size_t kFewestEqual = 8;
-  const auto differs = [&](std::size_t i) { return std::fabs(kept.tokens[i].d) > kept.untouched; };
-  // For good: a single token that stands out is rounding's own tail.
-  const auto parts = [&](std::size_t i) {
-    const std::size_t end = std::min(i + kFewestEqual, sample.end);
-    std::size_t count = 0;
-    for (std::size_t j = i; j < end; ++j) count += differs(j);
-    return differs(i) && 2 * count >= end - i;
-  };
-  std::size_t i = sample.begin;
-  while (i < sample.end && !parts(i)) ++i;
-  if (i == sample.end || i < sample.begin + kFewestEqual) return -1;
-  // Equal, not noise that ends a little below what counts as different.
-  const auto equal =
-      std::count_if(kept.tokens.begin() + static_cast<std::ptrdiff_t>(sample.begin),
-                    kept.tokens.begin() + static_cast<std::ptrdiff_t>(i),
-                    [&](const Token& token) { return std::fabs(token.d) <= kept.untouched / 10; });
-  if (4 * static_cast<std::size_t>(equal) < 3 * (i - sample.begin)) return -1;
-  return kept.tokens[i].position + shift;
 }
 
 // Mean rank of the sample's tokens whose place is in [begin, end); false with fewer than four.
@@ -120,7 +97,8 @@ DriftTest test_edges_at(const KeptTokens& kept, const Cut& cut) {
   for (const KeptSample& sample : kept.samples) {
     const Span span = span_of(sample, cut);
     if (span.length < 4 * cut.pieces()) continue;
-    if (const std::int64_t place = parted_at(kept, sample, span.shift); place >= 0) {
+    if (sample.parted >= 0) {
+      const std::int64_t place = sample.parted + span.shift;
       ++parted;
       for (int k = 1; k < cut.pieces(); ++k)
         if (cut.loses_state(k) && place >= cut.edge(span.length, k) - 1 &&
@@ -183,9 +161,7 @@ DriftTest test_edges_at(const KeptTokens& kept, const Cut& cut) {
       (early.mean() < kRankEffect || late.mean() < std::max(kLateJump, kLateShare * early.mean())))
     test.fired = false;
   if (kept_edges.count() > 0) {
-    char text[64];
-    std::snprintf(text, sizeof text, "%.3g at the edges that keep their order", kept_edges.mean());
-    test.detail = text;
+    test.detail = text("%.3g at the edges that keep their order", kept_edges.mean());
   }
   return test;
 }

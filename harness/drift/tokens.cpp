@@ -28,6 +28,29 @@ void rank_range(std::vector<std::uint32_t>& order, std::size_t begin, std::size_
   }
 }
 
+// KeptSample::parted.
+std::int64_t parted_at(const KeptTokens& kept, const KeptSample& sample) {
+  constexpr std::size_t kFewestEqual = 8;
+  const auto differs = [&](std::size_t i) { return std::fabs(kept.tokens[i].d) > kept.untouched; };
+  // For good: a single token that stands out is rounding's own tail.
+  const auto parts = [&](std::size_t i) {
+    const std::size_t end = std::min(i + kFewestEqual, sample.end);
+    std::size_t count = 0;
+    for (std::size_t j = i; j < end; ++j) count += differs(j);
+    return differs(i) && 2 * count >= end - i;
+  };
+  std::size_t i = sample.begin;
+  while (i < sample.end && !parts(i)) ++i;
+  if (i == sample.end || i < sample.begin + kFewestEqual) return -1;
+  // Equal, not noise that ends a little below what counts as different.
+  const auto equal =
+      std::count_if(kept.tokens.begin() + static_cast<std::ptrdiff_t>(sample.begin),
+                    kept.tokens.begin() + static_cast<std::ptrdiff_t>(i),
+                    [&](const Token& token) { return std::fabs(token.d) <= kept.untouched / 10; });
+  if (4 * static_cast<std::size_t>(equal) < 3 * (i - sample.begin)) return -1;
+  return kept.tokens[i].position;
+}
+
 }  // namespace
 
 void KeptTokens::add(const Pair& pair) {
@@ -73,6 +96,7 @@ void KeptTokens::rank() {
   sizes.reserve(tokens.size());
   for (const Token& token : tokens) sizes.push_back(std::fabs(token.d));
   untouched = kUntouchedShare * static_cast<float>(quantile(sizes, 0.95));
+  for (KeptSample& sample : samples) sample.parted = parted_at(*this, sample);
   std::vector<std::uint32_t> order(tokens.size());
   std::iota(order.begin(), order.end(), 0u);
   const auto level = [&](std::uint32_t i) { return tokens[i].train + tokens[i].rollout; };

@@ -24,6 +24,9 @@ struct Token {
 struct KeptSample {
   std::size_t begin = 0, end = 0;  // tokens
   std::int64_t document_tokens = 0, document_in_row = -1, row_first = 0, row_tokens = 0;
+  // Position of the token at which the sides part, where they are the same before; -1 where they never were.
+  // Set by rank().
+  std::int64_t parted = -1;
 };
 
 class KeptTokens {

@@ -72,6 +72,13 @@ DriftResult judge_noise(const Generator& draw, std::int64_t least, std::int64_t 
   return analyse(*std::make_shared<MemorySource>("noise", std::move(samples)), nullptr);
 }
 
+// Samples of 180 to 239 tokens, `scale(length, place)`.
+template <class Scale>
+DriftResult judge_noise(const Generator& draw, Scale scale) {
+  return judge_noise(
+      draw, 180, 60, [](std::int64_t length) { return length; }, scale);
+}
+
 // Two engines of the same low precision agree bit for bit until a first number is rounded the other way.
 TEST_CASE("bits that are equal until a first flip are no growth with position") {
   const DriftResult found = judge_noise(
@@ -84,12 +91,10 @@ TEST_CASE("bits that are equal until a first flip are no growth with position") 
 // Like arithmetic on both sides rounds the first shard alike and the later one otherwise, for good.
 TEST_CASE("a small step at a cut that does not fade is no layout mismatch and no growth, a fading one is") {
   for (const bool fades : {false, true}) {
-    const DriftResult found = judge_noise(
-        Generator(8, "step"), 180, 60, [](std::int64_t length) { return length; },
-        [fades](std::int64_t length, std::int64_t t) {
-          const double behind = static_cast<double>(t - length / 2);
-          return 0.01 * (behind < 0 ? 1 : fades ? 1 + 6 * std::exp(-behind / 20) : 3);
-        });
+    const DriftResult found = judge_noise(Generator(8, "step"), [fades](std::int64_t length, std::int64_t t) {
+      const double behind = static_cast<double>(t - length / 2);
+      return 0.01 * (behind < 0 ? 1 : fades ? 1 + 6 * std::exp(-behind / 20) : 3);
+    });
     INFO(found.verdict.sentence);
     CHECK(found.verdict.cause == (fades ? "layout" : "rounding"));
   }
@@ -97,9 +102,8 @@ TEST_CASE("a small step at a cut that does not fade is no layout mismatch and no
 
 TEST_CASE("steps at two places that stay are no growth with position, a rise between them is") {
   for (const bool rises : {false, true}) {
-    const DriftResult found = judge_noise(
-        Generator(9, "steps"), 180, 60, [](std::int64_t length) { return length; },
-        [rises](std::int64_t length, std::int64_t t) {
+    const DriftResult found =
+        judge_noise(Generator(9, "steps"), [rises](std::int64_t length, std::int64_t t) {
           const double share = static_cast<double>(t) / static_cast<double>(length);
           if (rises) return 0.01 * (1 + 4 * share);
           return 0.01 * (share < 0.28 ? 1 : share < 0.53 ? 2 : 3);
@@ -112,9 +116,8 @@ TEST_CASE("steps at two places that stay are no growth with position, a rise bet
 // The same arithmetic on both sides up to where one of them adds up in another order.
 TEST_CASE("tokens that are equal up to a cut and rounded otherwise behind it are no layout mismatch") {
   for (const bool fades : {false, true}) {
-    const DriftResult found = judge_noise(
-        Generator(10, "equal"), 180, 60, [](std::int64_t length) { return length; },
-        [fades](std::int64_t length, std::int64_t t) {
+    const DriftResult found =
+        judge_noise(Generator(10, "equal"), [fades](std::int64_t length, std::int64_t t) {
           const double behind = static_cast<double>(t - length / 2);
           return behind < 0 ? 0 : 0.02 * (fades ? 1 + 6 * std::exp(-behind / 20) : 1);
         });

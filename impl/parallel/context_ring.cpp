@@ -198,20 +198,21 @@ at::Tensor ring_attention(Collectives& collectives, const Group& ring, const Rin
   const Group* const g = &ring;
   at::Tensor scaled, y;
   PartialAttention whole;
-  // Columns [part] of what travels, by head, of the keys that meet the block's queries.
-  const auto keys_of = [=](const RingBlock& block, const at::Tensor& moving, std::int64_t part) {
-    return some(by_head(moving.slice(1, part * width, (part + 1) * width), kv_heads, d), block.all_keys,
-                block.keys);
+  // Columns [part] of what travels, by head.
+  const auto columns = [=](const at::Tensor& moving, std::int64_t part) {
+    return by_head(moving.slice(1, part * width, (part + 1) * width), kv_heads, d);
   };
   {
     const BelowAutograd guard;
     scaled = by_head(q, kv_heads, d).mul_(scale);
     around(collectives, ring, at::cat({k, v}, 1), tables, site,
            [&](const RingStep& step, const at::Tensor& kv) {
+             if (step.blocks.empty()) return at::Tensor();
+             const at::Tensor kh = columns(kv, 0), vh = columns(kv, 1);
              for (const RingBlock& block : step.blocks) {
-               const PartialAttention part =
-                   kernels.part(some(scaled, block.all_queries, block.queries), keys_of(block, kv, 0),
-                                keys_of(block, kv, 1), block.bias);
+               const PartialAttention part = kernels.part(some(scaled, block.all_queries, block.queries),
+                                                          some(kh, block.all_keys, block.keys),
+                                                          some(vh, block.all_keys, block.keys), block.bias);
                // Own keys come first, and every query sees itself.
                const PartialAttention merged =
                    step.source == tables.rank ? part : kernels.merge(some(whole, block), part);
@@ -237,13 +238,14 @@ at::Tensor ring_attention(Collectives& collectives, const Group& ring, const Rin
     const at::Tensor visited =
         around(*c, *g, own, *t, site + ":backward", [&](const RingStep& step, const at::Tensor& moving) {
           if (step.blocks.empty()) return at::Tensor();
+          const at::Tensor kh = columns(moving, 0), vh = columns(moving, 1);
           at::Tensor out = moving.clone();
           at::Tensor sums = out.slice(1, 2 * width);
           for (const RingBlock& block : step.blocks) {
-            const Tensors d_part =
-                kernels.part_backward(some(scaled, block.all_queries, block.queries),
-                                      keys_of(block, moving, 0), keys_of(block, moving, 1), block.bias,
-                                      some(whole, block), some(dout, block.all_queries, block.queries));
+            const Tensors d_part = kernels.part_backward(
+                some(scaled, block.all_queries, block.queries), some(kh, block.all_keys, block.keys),
+                some(vh, block.all_keys, block.keys), block.bias, some(whole, block),
+                some(dout, block.all_queries, block.queries));
             if (block.all_queries)
               dq.add_(d_part[0]);
             else
